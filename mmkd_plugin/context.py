@@ -1,0 +1,65 @@
+"""What a loss may ask for besides the tapped tensors: labels, sample indices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def labels(data_samples: Any, device: torch.device) -> Tensor:
+    """One class index per image, (N,) int64.
+
+    Args:
+        data_samples: mmpretrain's data samples, or the (N,) label tensor of a plain model.
+        device: Where the labels go.
+
+    Raises:
+        ValueError: If there are none, or several for one image.
+        TypeError: If they are soft (mixup, cutmix, one-hot scores).
+    """
+    if isinstance(data_samples, Tensor):
+        return data_samples.to(device)
+    _check_samples(data_samples, 'labels')
+    for sample in data_samples:
+        if 'gt_score' in sample:
+            raise TypeError(
+                'labels are needed, and this batch has soft ones (gt_score: mixup, cutmix or '
+                'one-hot): remove train_cfg.augments / batch_augments or to_onehot from the '
+                'student, or use KDLoss'
+            )
+        if 'gt_label' not in sample or sample.gt_label.numel() != 1:
+            raise ValueError(
+                'labels are needed, one class per image; this batch has an image with '
+                + (f'{sample.gt_label.tolist()}' if 'gt_label' in sample else 'no gt_label')
+            )
+    return torch.cat([sample.gt_label.view(1) for sample in data_samples]).to(device)
+
+
+def sample_idx(data_samples: Any, device: torch.device) -> Tensor:
+    """Each image's index in its dataset, (N,) int64.
+
+    Raises:
+        ValueError: If the data samples do not carry it.
+    """
+    _check_samples(data_samples, 'sample_idx')
+    indices = [getattr(sample, 'sample_idx', None) for sample in data_samples]
+    if None in indices:
+        raise ValueError(
+            "sample_idx is needed, and this batch has none: let PackInputs keep it (meta_keys)"
+        )
+    return torch.tensor(indices, device=device)
+
+
+def _check_samples(data_samples: Any, what: str) -> None:
+    if not isinstance(data_samples, Sequence) or not data_samples:
+        raise ValueError(
+            f'{what} needed, but the batch has data_samples={type(data_samples).__name__}'
+        )
+
+
+#: What `DistillLoss.needs` may name, besides 'epoch'.
+PROVIDERS: dict[str, Callable[[Any, torch.device], Tensor]] = {
+    'labels': labels,
+    'sample_idx': sample_idx,
+}

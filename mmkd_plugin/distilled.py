@@ -1,0 +1,148 @@
+"""`Distilled` and `distill()`: the student itself, with distillation added to its training."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import nn
+
+from .distillation import Distillation
+from .randomness import keep_random_state
+from .teachers import EXAMPLE, Teacher, build_teacher
+
+
+class DistilledMixin:
+    """What the class of a distilled student adds to the student's own class."""
+
+    distill: Distillation
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The student's own forward; in ``loss`` mode with the distillation losses added."""
+        arguments = _signature(type(self)).bind(self, *args, **kwargs)
+        arguments.apply_defaults()
+        if arguments.arguments.get('mode') != 'loss':
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        _, images, *others = arguments.arguments.values()
+        data_samples = arguments.arguments.get('data_samples', others[0] if others else None)
+        return self.distill.step(
+            self,  # type: ignore[arg-type]
+            lambda: super(DistilledMixin, self).forward(*args, **kwargs),  # type: ignore[misc]
+            images,
+            data_samples,
+        )
+
+    def init_weights(self) -> None:
+        """Initialise the student; load the teachers. mmengine's Runner calls it before training."""
+        super().init_weights()  # type: ignore[misc]
+        self.distill.prepare()
+
+
+@functools.cache
+def distilled_class(student: type[BaseModel]) -> type[BaseModel]:
+    """The subclass of a student's class that trains by distillation."""
+    name = f'Distilled{student.__name__}'
+    return type(name, (DistilledMixin, student), {'__module__': __name__, '__doc__': student.__doc__})
+
+
+@functools.cache
+def _signature(cls: type) -> inspect.Signature:
+    return inspect.signature(super(DistilledMixin, cls).forward)  # type: ignore[misc]
+
+
+def distill(
+    model: BaseModel,
+    losses: Mapping[str, Mapping[str, Any]],
+    teacher: Any = None,
+    teachers: Mapping[str, Any] | None = None,
+    task_loss: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+) -> BaseModel:
+    """Add distillation to a built student, in place.
+
+    The model keeps its class (as a subclass of it), its parameter names and its methods; only
+    ``forward(mode='loss')`` returns more losses. Learnable parts of losses appear as
+    ``distill.…`` parameters; teachers are no part of the model.
+
+    Args:
+        model: The student, any mmengine ``BaseModel``.
+        losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
+            compare; see the README for all keys.
+        teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
+            ``dict(model=..., checkpoint=...)``, or a built and trained module.
+        teachers: Several of those by name, instead of ``teacher``; each loss then says which.
+        task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
+        input_shape: (C, H, W) for the dry run that learns shapes; inferred when None.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: If the model is no ``BaseModel``.
+        ValueError: If something does not fit; the message says what, and what to do.
+        FileNotFoundError: If a teacher's config does not exist. (Its checkpoint is read when
+            training starts, so that testing needs no teacher file.)
+    """
+    if not isinstance(model, BaseModel):
+        raise TypeError(f'{type(model).__name__} given as student, expected a mmengine BaseModel')
+    if isinstance(model, DistilledMixin):
+        raise ValueError('this student is distilled already; name several losses and teachers once')
+    if (teacher is None) == (teachers is None):
+        raise ValueError(f'give either teacher=... or teachers=dict(name=...): {EXAMPLE}')
+    if not losses:
+        raise ValueError("losses is empty, expected dict(loss_kd=dict(type='KDLoss', on='head.fc'))")
+    specs = {'teacher': teacher} if teachers is None else dict(teachers)
+    with keep_random_state():
+        built = {
+            name: Teacher(build_teacher(spec, name), model)  # nothing of the student is touched
+            for name, spec in specs.items()
+        }
+        distillation = Distillation(model, built, losses, task_loss, input_shape)
+    _check_labels(model, distillation)
+    model.__class__ = distilled_class(type(model))
+    model.distill = distillation
+    return model
+
+
+@MODELS.register_module()
+def Distilled(  # noqa: N802 (it stands where a config names a class)
+    student: str | type[BaseModel],
+    losses: Mapping[str, Mapping[str, Any]],
+    teacher: Any = None,
+    teachers: Mapping[str, Any] | None = None,
+    task_loss: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    **student_arguments: Any,
+) -> BaseModel:
+    """Build a student as its config says and :func:`distill` it; ``type='Distilled'`` in configs.
+
+    Args:
+        student: What the model's ``type`` was.
+        losses: See :func:`distill`, as for the other named arguments.
+        teacher: One teacher.
+        teachers: Several by name.
+        task_loss: Weight and schedule of the student's own losses.
+        input_shape: (C, H, W) for the dry run.
+        **student_arguments: The student's own model keys.
+
+    Returns:
+        The student, whose class is now a subclass of its own.
+    """
+    model = MODELS.build({'type': student, **student_arguments})
+    return distill(model, losses, teacher, teachers, task_loss, input_shape)
+
+
+def _check_labels(model: nn.Module, distillation: Distillation) -> None:
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    soft = getattr(preprocessor, 'batch_augments', None) is not None or getattr(
+        preprocessor, 'to_onehot', False
+    )
+    for name, modules in distillation.losses.items():
+        if soft and 'labels' in getattr(modules[0], 'needs', ()):  # type: ignore[index]
+            raise ValueError(
+                f"losses['{name}'] ({type(modules[0]).__name__}) needs one class per image, and "  # type: ignore[index]
+                "the student's data preprocessor makes soft labels (mixup, cutmix or to_onehot): "
+                'remove train_cfg.augments / batch_augments / to_onehot, or use KDLoss'
+            )

@@ -1,0 +1,85 @@
+"""The teacher's accuracy, measured before training and logged beside the student's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.registry import HOOKS
+
+from ..randomness import keep_random_state
+
+
+@HOOKS.register_module()
+class TeacherEvalHook(Hook):
+    """Evaluates every teacher on the validation data, before training starts.
+
+    The teacher predicts as a whole model, with its own data preprocessor, on the images that the
+    student's validation pipeline gives. Its metrics appear as ``teacher/accuracy/top1`` in the
+    log line and the visualizer at every validation of the student.
+
+    Args:
+        at_least: Metrics (such as ``{'accuracy/top1': 70.0}``, in the evaluator's units) that a
+            teacher must reach; training does not start with a worse one.
+
+    Raises:
+        RuntimeError: Before training: if a teacher is worse than ``at_least``, if the run has
+            no validation, or if the model is not distilled.
+    """
+
+    # after RuntimeInfoHook has written the student's metrics, before LoggerHook reads them
+    priority = 'NORMAL'
+
+    def __init__(self, at_least: Mapping[str, float] | None = None) -> None:
+        self.at_least = dict(at_least or {})
+        self.metrics: dict[str, float] = {}
+
+    def before_train(self, runner: Any) -> None:
+        """Evaluate, log, and compare with ``at_least``."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'distill'):
+            raise RuntimeError(
+                f"TeacherEvalHook: the model is a {type(model).__name__} without teachers; use "
+                "model=dict(type='Distilled', ...) or remove the hook"
+            )
+        if runner.val_loop is None:
+            raise RuntimeError(
+                'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or '
+                'remove the hook'
+            )
+        loop = runner.val_loop
+        for name, teacher in model.distill.teachers.items():
+            if not isinstance(teacher.model, BaseModel):
+                runner.logger.warning(
+                    f'TeacherEvalHook: {name} is a {type(teacher.model).__name__}, which has no '
+                    'val_step; its accuracy is not measured'
+                )
+                continue
+            with torch.no_grad(), keep_random_state():
+                for batch in loop.dataloader:
+                    outputs = teacher.model.val_step(batch)
+                    loop.evaluator.process(data_samples=outputs, data_batch=batch)
+                metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
+            self._check(name, metrics)
+            self.metrics.update({f'{name}/{k}': float(v) for k, v in metrics.items()})
+        values = ', '.join(f'{k}: {v:.4f}' for k, v in self.metrics.items())
+        runner.logger.info(f'Before training, on the validation data: {values}')
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Put the teacher's metrics beside the student's."""
+        for key, value in self.metrics.items():
+            runner.message_hub.update_scalar(f'val/{key}', value)
+
+    def _check(self, name: str, metrics: Mapping[str, Any]) -> None:
+        for key, bound in self.at_least.items():
+            if key not in metrics:
+                raise RuntimeError(
+                    f"TeacherEvalHook: at_least names '{key}', the evaluator gives {sorted(metrics)}"
+                )
+            if float(metrics[key]) < bound:
+                raise RuntimeError(
+                    f'TeacherEvalHook: {name} reaches {key} {float(metrics[key]):.4f} on the '
+                    f'validation data, at_least={bound} was asked for. Wrong checkpoint, class '
+                    'order, or preprocessing? Training was not started'
+                )

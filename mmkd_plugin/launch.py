@@ -1,0 +1,118 @@
+"""What `tools/train.py` and `tools/test.py` share: arguments, and a config made from them."""
+
+import argparse
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .teachers import plain_student
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='change settings of the config, such as train_cfg.max_epochs=2 model.head.topk=[1,5]',
+    )  # fmt: skip
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it in either spelling
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _read_config(args: argparse.Namespace) -> Config:
+    path = Path(args.config)
+    if not path.is_file():
+        raise SystemExit(f"config '{args.config}' does not exist (looked at {path.absolute()})")
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    if args.cfg_options:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / path.stem)
+    for name in _LOADERS:
+        # mmpretrain's own train.py does the same; most of its configs rely on it
+        if config.get(name) is not None and config.get('default_scope') == 'mmpretrain':
+            config[name].setdefault('collate_fn', dict(type='default_collate'))
+    return config
+
+
+def _run_with(config: Config) -> Runner:
+    """Build the Runner; on machines without a GPU several processes talk through gloo."""
+    # torch's own switch: nothing that is loaded may bring pickled code, unless the user says so
+    if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
+        os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    if config.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine's launcher would call torch.cuda.set_device and pass device_ids
+        torch.distributed.init_process_group('gloo')
+        config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
+        config.model_wrapper_cfg.setdefault('device_ids', None)
+        config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+        config.model_wrapper_cfg.setdefault(
+            'find_unused_parameters', config.get('find_unused_parameters', False)
+        )
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def train(argv: Sequence[str] | None = None) -> None:
+    """`tools/train.py`."""
+    parser = _parser('Train a model: a plain student, a teacher, or a distilled student.')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path, from the latest in the work folder',
+    )  # fmt: skip
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--no-validate', action='store_true', help='skip validation')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale lr with the batch size')
+    args = parser.parse_args(argv)
+    config = _read_config(args)
+
+    if args.no_validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        hooks = config.get('custom_hooks') or []
+        config.custom_hooks = [hook for hook in hooks if hook['type'] != 'TeacherEvalHook']
+    if args.amp:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise SystemExit(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
+            )
+        config.auto_scale_lr.enable = True
+    if args.resume:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+    _run_with(config).train()
+
+
+def test(argv: Sequence[str] | None = None) -> None:
+    """`tools/test.py`: evaluates the plain student of a config; needs no teacher."""
+    parser = _parser('Evaluate a checkpoint.')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='RESULTS.pkl', help='save the predictions')
+    args = parser.parse_args(argv)
+    config = _read_config(args)
+    config.model = plain_student(config.model)
+    config.custom_hooks = [
+        hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'TeacherEvalHook'
+    ]
+    config.load_from = args.checkpoint
+    if args.out:
+        evaluators = copy.deepcopy(config.test_evaluator)
+        evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+        config.test_evaluator = [*evaluators, dict(type='DumpResults', out_file_path=args.out)]
+    _run_with(config).test()

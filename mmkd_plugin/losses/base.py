@@ -1,0 +1,114 @@
+"""What every distillation loss shares: float32 arithmetic, a weight, declared needs."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+F = TypeVar('F', bound=Callable[..., Any])
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def full_precision(function: F) -> F:
+    """Run a loss function outside autocast, with half-precision tensors raised to float32.
+
+    float32 and float64 tensors pass as they are, so that float64 gradient checks stay float64.
+
+    Example:
+        >>> @full_precision
+        ... def mean(x):
+        ...     return x.mean()
+        >>> mean(torch.ones(2, dtype=torch.float16)).dtype
+        torch.float32
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(_raise_precision(a) for a in args)
+        kwargs = {k: _raise_precision(v) for k, v in kwargs.items()}
+        device = next((a.device.type for a in args if isinstance(a, Tensor)), 'cpu')
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _raise_precision(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dtype in _LOW_PRECISION:
+        return value.float()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_raise_precision(v) for v in value)
+    return value
+
+
+class DistillLoss(nn.Module):
+    """Base of all distillation losses: tensors in, one weighted scalar out.
+
+    A subclass implements ``forward(student, teacher, **needs)``. ``student`` and ``teacher`` are
+    the two tapped tensors, or two lists of tensors where :attr:`relates_layers` is true.
+
+    Learnable parts (a regressor, an attention module ...) belong to the loss. They are made in
+    :meth:`build_connectors`, which is called once, before the optimizer exists, with the shapes
+    that a dry run of both networks gave.
+
+    Args:
+        loss_weight: Factor on the value (dimensionless).
+
+    Raises:
+        ValueError: If ``loss_weight`` is negative or not finite.
+    """
+
+    #: Names of what ``forward`` wants besides the taps: ``labels`` (N,) int64, ``sample_idx`` (N,)
+    #: int64, ``epoch`` (int, from 0). Passed as keyword arguments.
+    needs: ClassVar[tuple[str, ...]] = ()
+    #: False: a list of taps makes one loss per layer, summed. True: the loss gets the whole lists.
+    relates_layers: ClassVar[bool] = False
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= loss_weight < float('inf'):
+            raise ValueError(
+                f'{type(self).__name__}: loss_weight={loss_weight} given, expected a finite number >= 0'
+            )
+        self.loss_weight = float(loss_weight)
+
+    def build_connectors(self, student: Any, teacher: Any) -> None:
+        """Make learnable parts from the shapes of the taps; nothing by default.
+
+        Args:
+            student: ``torch.Size`` of the student's tap, batch first (a list of sizes where
+                :attr:`relates_layers` is true).
+            teacher: The same for the teacher.
+        """
+
+    def extra_repr(self) -> str:
+        return f'loss_weight={self.loss_weight:g}'
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature as a float.
+
+    Raises:
+        ValueError: If it is not a finite positive number.
+    """
+    if not 0 < temperature < float('inf'):
+        raise ValueError(f'temperature={temperature} given, expected a finite number > 0')
+    return float(temperature)
+
+
+def check_logits(student: Tensor, teacher: Tensor) -> None:
+    """Check that two logit tensors can be compared class by class.
+
+    Raises:
+        ValueError: If they are not both (N, C) with the same N and C.
+    """
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise ValueError(
+            f'student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} given, '
+            'expected two tensors of the same shape (N, C). Logits can be compared only over the '
+            'same classes in the same order: use a teacher trained on the same class set, or a '
+            'feature loss. If these are no logits, tap the classifier layer (such as head.fc)'
+        )

@@ -1,0 +1,63 @@
+"""KD: soft targets (Hinton, Vinyals, Dean)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import DistillLoss, check_logits, check_temperature, full_precision
+
+
+@full_precision
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    r"""KL divergence from the teacher's softened prediction to the student's, times T squared.
+
+    G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", NIPS 2014
+    workshop, arXiv 1503.02531. ``T**2 / N * sum_n KL(softmax(z_t / T) || softmax(z_s / T))``.
+
+    Args:
+        student: Logits (N, C).
+        teacher: Logits (N, C); taken as constant.
+        temperature: Softening T > 0 (dimensionless).
+
+    Returns:
+        Scalar, in nats times T squared, mean over the batch.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> z_t = torch.tensor([[2.0, 1.0]]).log()
+        >>> round(kd_loss(torch.zeros(1, 2), z_t, temperature=1.0).item(), 6)
+        0.056633
+    """
+    check_logits(student, teacher)
+    log_p_s = F.log_softmax(student / temperature, dim=1)
+    log_p_t = F.log_softmax(teacher.detach() / temperature, dim=1)
+    divergence = F.kl_div(log_p_s, log_p_t, reduction='batchmean', log_target=True)
+    return divergence * temperature**2
+
+
+class KDLoss(DistillLoss):
+    """KD on logits, see :func:`kd_loss`.
+
+    Published recipes: CIFAR-100 ``temperature=4, loss_weight=0.9`` with task loss weight 0.1;
+    ImageNet ``temperature=1, loss_weight=0.5`` with task loss weight 0.5.
+
+    Args:
+        temperature: Softening T > 0 (dimensionless).
+        loss_weight: Factor on the value.
+
+    Raises:
+        ValueError: If the temperature is not positive or the weight is negative.
+    """
+
+    def __init__(self, temperature: float = 4.0, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        self.temperature = check_temperature(temperature)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Weighted :func:`kd_loss` of two (N, C) logit tensors."""
+        return self.loss_weight * kd_loss(student, teacher, self.temperature)
+
+    def extra_repr(self) -> str:
+        return f'temperature={self.temperature:g}, {super().extra_repr()}'

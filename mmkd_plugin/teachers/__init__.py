@@ -1,0 +1,15 @@
+"""Where knowledge comes from: resolving, loading, freezing and running a teacher."""
+
+from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student
+from .frozen import Teacher, evaluating, probe
+
+__all__ = [
+    'DISTILLED_KEYS',
+    'EXAMPLE',
+    'Teacher',
+    'TeacherSpec',
+    'build_teacher',
+    'evaluating',
+    'plain_student',
+    'probe',
+]

@@ -1,0 +1,196 @@
+"""A frozen network that is asked for tapped values, and computes nothing else."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from ..randomness import keep_random_state
+from ..taps import Tap, Taps
+from .config import TeacherSpec
+from .folding import ConvNormPairs, fold
+from .preprocessing import Renormalize
+
+# relative to the largest value; a wrong fold is off by far more, TF32 by less
+_FOLD_TOLERANCE = 1e-2
+
+
+class Teacher:
+    """A teacher: frozen, in evaluation mode, shared by copies of the student.
+
+    It is no ``nn.Module`` and thus no part of the student: optimizers, checkpoints, EMA, DDP and
+    parameter counts never see it.
+
+    Args:
+        spec: The network and where its weights come from.
+        student: The student, whose data preprocessor decides how batches are re-normalised.
+
+    Raises:
+        ValueError: If teacher and student share modules, or their preprocessing cannot be matched.
+    """
+
+    def __init__(self, spec: TeacherSpec, student: nn.Module) -> None:
+        if set(map(id, spec.model.modules())) & set(map(id, student.modules())):
+            raise ValueError(
+                f'the {spec.name} is, or shares modules with, the student: it would change while '
+                'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
+            )
+        self.name = spec.name
+        self.model = spec.model.eval().requires_grad_(False)
+        self.ready = False
+        self._spec = spec
+        self._renormalize = Renormalize(
+            getattr(student, 'data_preprocessor', None),
+            getattr(spec.model, 'data_preprocessor', None),
+            spec.name,
+        )
+        self._calls: dict[str, int] = {}
+        self._clone: set[Tap] = set()
+        self._taps: list[Tap] = []
+        self._input_shape: tuple[int, ...] = ()
+        self._channels_last = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Teacher':
+        return self
+
+    def probe(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+        """Run once in full, to learn the shapes, and how often each tapped module runs.
+
+        Args:
+            images: Any batch of the right shape (N, C, H, W).
+            taps: Everything that will ever be read.
+
+        Raises:
+            ValueError: If a tap names no module.
+            RuntimeError: If a tapped module does not run.
+        """
+        self._taps = list(taps)
+        self._input_shape = tuple(images.shape)
+        recorded, self._clone = probe(self.model, images, self._taps, self.name)
+        self._calls = recorded.counts
+        return recorded.values()
+
+    def prepare(self) -> None:
+        """Load the weights and make the network cheaper; once, before training starts.
+
+        Raises:
+            FileNotFoundError: If the checkpoint does not exist.
+            ValueError: If it cannot be read or does not fit.
+        """
+        if self.ready:
+            return
+        self._spec.load_weights()
+        if self._spec.optimize:
+            self._optimize()
+        self.ready = True
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, taps: Iterable[Tap], data_samples: Sequence[Any] | None = None
+    ) -> dict[Tap, Tensor]:
+        """The tapped values for the batch that the student got.
+
+        Args:
+            images: (N, C, H, W) as the student's preprocessor made them.
+            taps: What to read; the pass ends as soon as it has been read.
+            data_samples: The batch's data samples (their ``img_shape`` tells padding).
+
+        Returns:
+            A tensor for each tap.
+        """
+        images = self._renormalize(images, data_samples)
+        if self._channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        recorded = Taps(self.model, taps, self.name, self._clone, self._calls)
+        with recorded.recording():
+            run_tensor_mode(self.model, images)
+        return recorded.values()
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """What ``nn.Module._apply`` does for submodules: follow the student to its device."""
+        self.model._apply(fn)
+        self._renormalize._apply(fn)
+
+    def _optimize(self) -> None:
+        """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
+        if not self._taps:
+            return
+        original, device = self.model, next(self.model.parameters(), torch.empty(0)).device
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(self._input_shape, generator=generator).to(device)
+        expected = self(images, self._taps)
+        self.model = copy.deepcopy(original)
+        with ConvNormPairs(self.model) as pairs, torch.no_grad(), keep_random_state():
+            run_tensor_mode(self.model, images)
+        modules = dict(self.model.named_modules())
+        seen = {id(modules[t.path]) for t in self._taps}
+        fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & seen])
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._channels_last = True
+        got = self(images, self._taps)
+        for tap, value in expected.items():
+            error = (got[tap].float() - value.float()).abs().max()
+            if error > _FOLD_TOLERANCE * value.float().abs().max():
+                print_log(
+                    f"{self.name}: folding batch norms changes tap '{tap}' by {error:.3g}; "
+                    'the teacher runs as it is',
+                    'current',
+                    logging.WARNING,
+                )
+                self.model, self._channels_last = original, False
+                return
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every module's own mode is put back after it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def run_tensor_mode(model: nn.Module, images: Tensor) -> Any:
+    """The whole network on images, without losses or post-processing."""
+    return model(images, mode='tensor') if isinstance(model, BaseModel) else model(images)
+
+
+def probe(
+    model: nn.Module, images: Tensor, taps: Iterable[Tap], side: str
+) -> tuple[Taps, set[Tap]]:
+    """A full pass in evaluation mode that changes nothing.
+
+    Returns:
+        What the taps read, and those that must be cloned because a later module works in place.
+
+    Raises:
+        ValueError: If a tap names no module, or the model cannot run on such images.
+    """
+    taps = list(taps)
+
+    def run(clone: set[Tap]) -> Taps:
+        recorded = Taps(model, taps, side, clone)
+        try:
+            with recorded.recording():
+                run_tensor_mode(model, images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ValueError(
+                f'the dry run of the {side} ({type(model).__name__}) on images of shape '
+                f'{tuple(images.shape)} failed: {error}. If it takes another size, say '
+                'input_shape=(channels, height, width) beside `losses`'
+            ) from error
+        return recorded
+
+    with evaluating(model), torch.no_grad(), keep_random_state():
+        recorded = run(set())
+        clone = recorded.overwritten()
+        return (run(clone) if clone else recorded), clone

@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint of a plain or distilled student; needs no teacher."""
+
+from mmkd_plugin.launch import test
+
+if __name__ == '__main__':
+    test()

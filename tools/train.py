@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Train a model: a plain student, a teacher, or a distilled student."""
+
+from mmkd_plugin.launch import train
+
+if __name__ == '__main__':
+    train()
