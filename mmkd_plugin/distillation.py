@@ -57,7 +57,7 @@ class Distillation(nn.Module):
         self.task_weight, self.task_schedule = _read_task_loss(task_loss)
         self._clone: set[Tap] = set()
         self._last: dict[str, Tensor] = {}
-        self._dry_run(student, input_shape or _infer_input_shape(student))
+        self._dry_run(student, input_shape or infer_input_shape(student))
 
     def _read_entry(self, name: str, cfg: Mapping[str, Any]) -> Entry:
         if 'loss' not in name or not name.isidentifier():
@@ -314,7 +314,7 @@ def _read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
     return weight, schedule
 
 
-def _infer_input_shape(student: nn.Module) -> tuple[int, int, int]:
+def infer_input_shape(student: nn.Module) -> tuple[int, int, int]:
     """Channels of the first convolution; the backbone's own image size, or 224."""
     convs = (m.in_channels for m in student.modules() if isinstance(m, nn.Conv2d))
     size: Any = getattr(getattr(student, 'backbone', None), 'img_size', 224)

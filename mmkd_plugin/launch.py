@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -85,6 +86,8 @@ def train(argv: Sequence[str] | None = None) -> None:
         hooks = config.get('custom_hooks') or []
         config.custom_hooks = [hook for hook in hooks if hook['type'] != 'TeacherEvalHook']
     if args.amp:
+        if get_device() == 'cpu':
+            raise SystemExit("--amp: mmengine's AmpOptimWrapper needs a GPU (or NPU, MLU), none is here; drop it")
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

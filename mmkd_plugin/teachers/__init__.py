@@ -1,6 +1,6 @@
 """Where knowledge comes from: resolving, loading, freezing and running a teacher."""
 
-from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student
+from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 from .frozen import Teacher, evaluating, probe
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     'evaluating',
     'plain_student',
     'probe',
+    'untrained',
 ]

@@ -73,6 +73,15 @@ def plain_student(model: Mapping[str, Any]) -> ConfigDict:
     return model
 
 
+def untrained(spec: Any) -> Any:
+    """The same teacher without its weights, for tools that only look at shapes or times."""
+    if isinstance(spec, str):
+        spec = {'config': spec}
+    if not isinstance(spec, Mapping):
+        return spec
+    return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, 'untrained': True}
+
+
 def build_teacher(spec: Any, name: str = 'teacher') -> TeacherSpec:
     """Build the network that a teacher's spec means; its weights are loaded later.
 

@@ -42,7 +42,8 @@ class Teacher:
                 'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
             )
         self.name = spec.name
-        self.model = spec.model.eval().requires_grad_(False)
+        self.model = spec.model.requires_grad_(False)
+        self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
         self.ready = False
         self._spec = spec
         self._renormalize = Renormalize(

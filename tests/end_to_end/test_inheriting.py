@@ -1,0 +1,73 @@
+"""A user's own project inherits our configs, with the train.py that mmpretrain and mmdet carry."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.helpers import ROOT, command, options, tiny_options
+
+pytestmark = [pytest.mark.openmmlab]
+
+TEXT = """
+_base_ = __import__('mmkd_plugin').config_path('dkd_resnet.py')
+model = dict(losses=dict(loss_dkd=dict(beta=4.0)))
+"""
+READ_BASE = """
+from mmengine.config import read_base
+
+with read_base():
+    from mmkd_plugin.configs.dkd_resnet import *
+
+model.update(losses=dict(loss_dkd=dict(type='DKDLoss', on='head.fc', beta=4.0)))
+"""
+
+
+@pytest.fixture(scope='session')
+def wheel_site(tmp_path_factory):
+    """This package as a wheel brings it, in a folder of its own."""
+    folder = tmp_path_factory.mktemp('wheel')
+    command('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, ROOT)
+    site = folder / 'site'
+    command('-m', 'pip', 'install', '-q', '--no-deps', '--target', site, next(folder.glob('*.whl')))
+    assert not (site / 'mmkd_plugin/.mim/configs').is_symlink()
+    return site
+
+
+@pytest.mark.parametrize('package', ['mmpretrain', 'mmdet'])
+@pytest.mark.parametrize('style', ['text', 'read_base'])
+@pytest.mark.parametrize('install', ['checkout', 'wheel'])
+def test_train(tmp_path, request, package, style, install):
+    site = ROOT if install == 'checkout' else request.getfixturevalue('wheel_site')
+    tool = Path(importlib.import_module(package).__path__[0]) / '.mim/tools/train.py'
+    project = tmp_path / 'project'
+    project.mkdir()
+    (project / 'my_config.py').write_text(TEXT if style == 'text' else READ_BASE)
+    tiny = options(tiny_options(1, log_level='INFO'))
+    done = command('-W', 'ignore', tool, 'my_config.py', '--work-dir', 'out', *tiny, cwd=project, PYTHONPATH=str(site))
+    assert f'{site}' in command('-c', 'import mmkd_plugin; print(mmkd_plugin.__file__)', cwd=project,
+                                PYTHONPATH=str(site)).stdout  # fmt: skip
+    log = [json.loads(line) for line in next(project.glob('out/*/vis_data/scalars.json')).read_text().splitlines()]
+    assert any('loss_dkd' in line for line in log)
+    assert 'teacher/accuracy/top1' in log[-1], done.stdout[-2000:]
+    assert 'beta=4' in (project / 'out').glob('*/vis_data/config.py').__next__().read_text().replace('beta=4.0', 'beta=4')
+
+
+def test_every_config_has_a_bridge_for_read_base():
+    from mmengine.config import Config
+
+    bridges = {p.relative_to(ROOT / 'mmkd_plugin/configs') for p in (ROOT / 'mmkd_plugin/configs').rglob('*.py')}
+    wanted = {
+        Path(str(p.relative_to(ROOT / 'configs')).replace('-', '_')): p
+        for p in (ROOT / 'configs').rglob('*.py')
+        if '_base_' not in p.parts
+    }
+    assert bridges == set(wanted), (
+        "write mmkd_plugin/configs/NAME.py for each: globals().update(__import__('mmkd_plugin').load_config('NAME.py'))"
+    )
+    for bridge, config in wanted.items():
+        text = Config.fromfile(str(config), import_custom_modules=False).to_dict()
+        assert Config.fromfile(str(ROOT / 'mmkd_plugin/configs' / bridge)).to_dict() == text, bridge
+    assert sys.modules['mmkd_plugin']

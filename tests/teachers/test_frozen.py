@@ -1,0 +1,149 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd_plugin.taps import Tap
+from mmkd_plugin.teachers import Teacher, build_teacher, evaluating
+from tests.conftest import batch, build, student_cfg, trained_like
+
+FC, LAYER2 = Tap('head.fc'), Tap('backbone.layer2')
+
+
+def make(student, spec, *taps, **kwargs):
+    spec = build_teacher({'model': spec, **kwargs} if kwargs else spec)
+    teacher = Teacher(spec, student)
+    teacher.probe(torch.zeros(2, 1, 28, 28), taps)
+    return teacher
+
+
+def ran(model):
+    names: list[str] = []
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(lambda *_, name=name: names.append(name))
+    return names
+
+
+def test_values_are_the_plain_networks(student, teacher):
+    reference = copy.deepcopy(teacher).eval()
+    wrapped = make(student, teacher, FC, LAYER2)
+    wrapped.prepare()
+    images = batch()['inputs']
+    values = wrapped(images, [FC, LAYER2])
+    with torch.no_grad():
+        torch.testing.assert_close(values[FC], reference(images), rtol=1e-4, atol=1e-5)
+    assert not values[FC].requires_grad
+
+
+def test_frozen_and_in_evaluation_mode(student, teacher):
+    wrapped = make(student, teacher, FC)
+    assert not any(p.requires_grad for p in wrapped.model.parameters())
+    assert not any(m.training for m in wrapped.model.modules())
+
+
+def test_stops_after_the_last_tap(student, teacher):
+    wrapped = make(student, teacher, FC, LAYER2)
+    names = ran(wrapped.model)
+    wrapped(batch()['inputs'], [LAYER2])
+    assert 'backbone.layer2' in names
+    assert not any(n.startswith(('backbone.layer3', 'head', 'neck')) for n in names)
+    names.clear()
+    wrapped(batch()['inputs'], [FC])
+    assert 'head.fc' in names
+
+
+def test_no_loss_of_the_teacher_runs(student, teacher):
+    wrapped = make(student, teacher, FC)
+    names = ran(wrapped.model)
+    wrapped(batch()['inputs'], [FC])
+    assert not any('loss' in n for n in names)
+
+
+def test_optimising_folds_norms_but_no_tapped_ones(student, teacher):
+    wrapped = make(student, teacher, Tap('backbone.conv1'), FC)
+    wrapped.prepare()
+    norms = [n for n, m in wrapped.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms == ['backbone.bn1']
+
+
+def test_optimising_leaves_the_given_module_alone(student, teacher):
+    before = copy.deepcopy(teacher.state_dict())
+    make(student, teacher, FC).prepare()
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_optimising_can_be_switched_off(student):
+    wrapped = make(student, student_cfg(), FC, untrained=True, optimize=False)
+    wrapped.prepare()
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in wrapped.model.modules()) == 20
+
+
+def test_a_wrong_fold_is_noticed_and_not_used(student, teacher, monkeypatch, caplog):
+    import mmkd_plugin.teachers.frozen as module
+
+    def break_it(model, pairs):
+        pairs[0][0].weight.data.mul_(3)
+
+    monkeypatch.setattr(module, 'fold', break_it)
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda text, *_: said.append(text))
+    reference = copy.deepcopy(teacher).eval()
+    wrapped = make(student, teacher, FC)
+    wrapped.prepare()
+    images = batch()['inputs']
+    assert 'the teacher runs as it is' in said[0]
+    assert torch.equal(wrapped(images, [FC])[FC], reference(images))
+
+
+def test_images_are_renormalised_for_it(student):
+    cfg = student_cfg()
+    other = trained_like(build({**cfg, 'data_preprocessor': {'type': 'ClsDataPreprocessor', 'mean': [0.0], 'std': [255.0]}}))
+    reference = copy.deepcopy(other).eval()
+    wrapped = make(student, other, FC)
+    raw = torch.randint(0, 256, (4, 1, 28, 28))
+    seen = student.data_preprocessor({'inputs': raw})['inputs']
+    expected = reference(reference.data_preprocessor({'inputs': raw})['inputs'])
+    torch.testing.assert_close(wrapped(seen, [FC])[FC], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_student_as_its_own_teacher_is_refused(student):
+    with pytest.raises(ValueError, match=r'the teacher is, or shares modules with, the student'):
+        Teacher(build_teacher(student), student)
+    part = nn.Sequential(student.backbone)
+    with pytest.raises(ValueError, match='shares modules'):
+        Teacher(build_teacher(part), student)
+
+
+def test_shared_by_copies_and_follows_apply(student, teacher):
+    wrapped = make(student, teacher, FC)
+    assert copy.deepcopy(wrapped) is wrapped
+    wrapped.apply_(lambda t: t.double() if t.is_floating_point() else t)
+    assert next(wrapped.model.parameters()).dtype == torch.float64
+
+
+def test_wrong_tap_names_the_teacher(student, teacher):
+    with pytest.raises(ValueError, match=r"the teacher \(ImageClassifier\) has no module 'head.fcc'.*head.fc"):
+        make(student, teacher, Tap('head.fcc'))
+
+
+def test_dry_run_that_fails_says_how_to_choose_the_size(student):
+    with pytest.raises(ValueError, match=r'dry run of the teacher.*input_shape='):
+        make(student, nn.Sequential(nn.Linear(3, 3)), Tap('0'))
+
+
+def test_evaluating_restores_each_modules_mode(student):
+    student.train()
+    student.backbone.eval()
+    with evaluating(student):
+        assert not student.head.training
+    assert student.head.training
+    assert not student.backbone.training
+
+
+def test_bare_backbone_as_teacher(student):
+    from mmpretrain.registry import MODELS
+
+    wrapped = make(student, MODELS.build(student_cfg()['backbone']), Tap('layer2'))
+    assert wrapped(batch()['inputs'], [Tap('layer2')])[Tap('layer2')].shape == (4, 8, 14, 14)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.model import ImgDataPreprocessor
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mmkd_plugin.teachers.preprocessing import Renormalize
+
+PYTORCH = {'mean': [123.7, 116.3, 103.5], 'std': [58.4, 57.1, 57.4], 'to_rgb': True}
+CAFFE = {'mean': [103.5, 116.3, 123.7], 'std': [1.0, 1.0, 1.0], 'to_rgb': False}
+HALF = {'mean': [127.5, 127.5, 127.5], 'std': [127.5, 127.5, 127.5], 'to_rgb': True}
+PLAIN: dict = {}
+STYLES = [PYTORCH, CAFFE, HALF, PLAIN]
+
+
+def raw(n=3, size=8):
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8))
+
+
+@pytest.mark.parametrize('student', STYLES)
+@pytest.mark.parametrize('teacher', STYLES)
+def test_teacher_sees_what_its_own_preprocessor_makes(student, teacher):
+    a, b = ClsDataPreprocessor(**student), ClsDataPreprocessor(**teacher)
+    images = a({'inputs': raw()})['inputs']
+    expected = b({'inputs': raw()})['inputs']
+    torch.testing.assert_close(Renormalize(a, b, 'teacher')(images), expected, atol=2e-4, rtol=1e-5)
+
+
+def test_same_preprocessing_costs_nothing():
+    a, b = ClsDataPreprocessor(**PYTORCH), ClsDataPreprocessor(**PYTORCH)
+    images = torch.randn(2, 3, 4, 4)
+    assert Renormalize(a, b, 'teacher')(images) is images
+
+
+def test_mmengine_preprocessor_with_bgr_flag():
+    a = ImgDataPreprocessor(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True)
+    b = ImgDataPreprocessor(mean=[3, 2, 1], std=[1, 1, 1])
+    images = a({'inputs': raw()})['inputs']
+    torch.testing.assert_close(Renormalize(a, b, 't')(images), b({'inputs': raw()})['inputs'], atol=1e-4, rtol=1e-5)
+
+
+def test_padding_gets_the_teachers_padding_value():
+    a, b = ClsDataPreprocessor(**PYTORCH), ClsDataPreprocessor(**HALF, pad_value=7)
+    images = [raw(1, 8)[0], raw(1, 8)[0][:, :6, :4]]
+    samples = [DataSample(metainfo={'img_shape': image.shape[-2:]}) for image in images]
+    got = Renormalize(a, b, 'teacher')(a({'inputs': images})['inputs'], samples)
+    torch.testing.assert_close(got, b({'inputs': images})['inputs'], atol=2e-4, rtol=1e-5)
+    assert (got[1, :, 6:] == 7).all()
+
+
+def test_padding_multiples_that_cannot_be_matched():
+    a, b = ClsDataPreprocessor(pad_size_divisor=16), ClsDataPreprocessor(pad_size_divisor=32)
+    with pytest.raises(ValueError, match='big pads images to multiples of 32, the student to multiples of 16'):
+        Renormalize(a, b, 'big')
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match='normalisation cannot be read'):
+        Renormalize(ClsDataPreprocessor(), nn.Identity().__class__.__new__(type('Own', (nn.Identity,), {})), 't')
+
+
+def test_teacher_without_preprocessor_takes_the_students_batch():
+    images = torch.randn(1, 3, 2, 2)
+    assert Renormalize(ClsDataPreprocessor(**PYTORCH), None, 't')(images) is images

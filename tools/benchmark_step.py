@@ -1,0 +1,179 @@
+#!/usr/bin/env python
+"""Measure what distillation costs: c / (a + b), in one run, interleaved.
+
+(a) one training step of the plain student, (b) the plain teacher's forward pass alone, without any
+of our optimisations, (c) one step of the distilled student. 1.00 means that distillation costs
+exactly its two parts. Random images; teacher weights are not loaded. Data loading is not measured.
+Quote the ratio: single times differ from machine to machine and from run to run.
+"""
+
+import argparse
+import copy
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+import mmkd_plugin  # noqa: F401 (registers)
+from mmkd_plugin.distillation import infer_input_shape
+from mmkd_plugin.teachers import build_teacher, plain_student, untrained
+from mmkd_plugin.teachers.frozen import run_tensor_mode
+
+Step = Callable[[], Any]
+
+
+def make_batch(config: Config, shape: tuple[int, int, int], size: int) -> dict[str, Any]:
+    """A batch as the data loader gives it: uint8 images and labelled data samples."""
+    from mmpretrain.structures import DataSample
+
+    generator = torch.Generator().manual_seed(0)
+    classes = config.model.head.num_classes
+    return {
+        'inputs': torch.randint(0, 256, (size, *shape), generator=generator, dtype=torch.uint8),
+        'data_samples': [DataSample().set_gt_label(i % classes) for i in range(size)],
+    }
+
+
+def training_step(model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """A whole `train_step`, with the config's own optimizer."""
+    wrapper = dict(config.optim_wrapper)
+    if amp:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    model = model.to(device).train()
+    optimizer = build_optim_wrapper(model, wrapper)
+    return lambda: model.train_step(copy.copy(batch), optimizer)
+
+
+def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """Every teacher of the config, plainly: evaluation mode, no gradient, whole network."""
+    specs = config.model.get('teachers') or {'teacher': config.model.teacher}
+    teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
+    images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
+    for teacher in teachers:
+        teacher.eval()
+
+    @torch.no_grad()
+    def step() -> None:
+        with torch.autocast(device, enabled=amp):
+            for teacher, inputs in zip(teachers, images, strict=True):
+                run_tensor_mode(teacher, inputs)
+
+    return step
+
+
+def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
+    """The steps to measure, by letter."""
+    config = Config.fromfile(args.config)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    if config.model.type != 'Distilled':
+        raise SystemExit(f"{args.config}: the model is a {config.model.type}, expected type='Distilled'")
+    if 'data_preprocessor' in config:
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
+    for key in ('teacher', 'teachers'):
+        if (spec := config.model.get(key)) is not None:
+            config.model[key] = (
+                untrained(spec) if key == 'teacher' else {name: untrained(s) for name, s in spec.items()}
+            )
+    plain = MODELS.build(plain_student(copy.deepcopy(config.model)))
+    channels = infer_input_shape(plain)[0]
+    batch = make_batch(config, (channels, args.image_size, args.image_size), args.batch_size)
+    common = (config, batch, args.device, args.amp)
+    steps = {}
+    if 'a' in which:
+        steps['a'] = training_step(plain, *common)
+    if 'b' in which:
+        steps['b'] = teacher_forward(*common)
+    if 'c' in which:
+        steps['c'] = training_step(MODELS.build(copy.deepcopy(config.model)), *common)
+    return steps
+
+
+def seconds(step: Step, device: str) -> float:
+    """Wall time of one call, the device's work included."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(args: argparse.Namespace, which: str, result: Any) -> None:
+    """Peak MiB of two steps alone, in a process of its own (GPU: torch's allocator; CPU: resident set)."""
+    torch.set_num_threads(args.threads)
+    step = make_steps(args, which)[which]
+    step()
+    step()
+    if args.device == 'cuda':
+        result.put(torch.cuda.max_memory_allocated() / 2**20)
+    else:
+        result.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def measure_memory(args: argparse.Namespace, which: str) -> float:
+    """:func:`peak_memory` in a fresh process."""
+    context = multiprocessing.get_context('spawn')
+    queue = context.Queue()
+    process = context.Process(target=peak_memory, args=(args, which, queue))
+    process.start()
+    value = queue.get()
+    process.join()
+    return float(value)
+
+
+def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Median and range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f'{middle * scale:.{digits}f} ({low * scale:.{digits}f} to {high * scale:.{digits}f})'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a distilled config')
+    parser.add_argument('--image-size', type=int, default=224)
+    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--rounds', type=int, default=10, help='measured rounds of a, b, c (default 10)')
+    parser.add_argument('--warmup', type=int, default=2, help='rounds before (default 2)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of torch')
+    parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
+    args = parser.parse_args()
+    if args.amp and args.device == 'cpu':
+        parser.error("--amp needs --device cuda: mmengine's AmpOptimWrapper runs on no CPU")
+    torch.set_num_threads(args.threads)
+
+    steps = make_steps(args)
+    times: dict[str, list[float]] = {letter: [] for letter in steps}
+    for round_ in range(args.warmup + args.rounds):
+        for letter, step in steps.items():
+            elapsed = seconds(step, args.device)
+            if round_ >= args.warmup:
+                times[letter].append(elapsed)
+    ratios = [c / (a + b) for a, b, c in zip(*times.values(), strict=True)]
+
+    where = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} threads'
+    print(
+        f'{args.config}: {args.image_size} px, batch {args.batch_size}, AMP {"on" if args.amp else "off"}, '
+        f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds; median (min to max)'
+    )
+    print(f'a  plain student step      {spread(times["a"], 1e3)} ms')
+    print(f'b  teacher forward alone   {spread(times["b"], 1e3)} ms')
+    print(f'c  distillation step       {spread(times["c"], 1e3)} ms')
+    print(f'c / (a + b)                {spread(ratios, 1, 3)}')
+    if not args.no_memory:
+        plain, distilled = (measure_memory(args, which) for which in 'ac')
+        kind = 'allocated on the GPU' if args.device == 'cuda' else 'resident set of the process'
+        print(f'peak memory ({kind}): plain {plain:.0f} MiB, distilled {distilled:.0f} MiB')
+
+
+if __name__ == '__main__':
+    main()
