@@ -98,14 +98,14 @@ def read_checkpoint(source: str, trust_pickle: bool = False) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint '{source}' is damaged or holds pickled Python objects{what}, which can "
             'run any code when loaded. Save plain tensors instead '
-            "(torch.save(model.state_dict(), path)), or, only if you made the file yourself, set "
+            '(torch.save(model.state_dict(), path)), or, only if you made the file yourself, set '
             'trust_pickle=True beside its path'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(
-            f"checkpoint '{source}' cannot be read: {str(error).splitlines()[0]}. "
+            f"checkpoint '{source}' cannot be read: {str(error)[:200] or type(error).__name__}. "
             'Is it complete, and a file written by torch.save?'
         ) from error
     if not isinstance(checkpoint, Mapping):

@@ -45,17 +45,13 @@ def sample_idx(data_samples: Any, device: torch.device) -> Tensor:
     _check_samples(data_samples, 'sample_idx')
     indices = [getattr(sample, 'sample_idx', None) for sample in data_samples]
     if None in indices:
-        raise ValueError(
-            "sample_idx is needed, and this batch has none: let PackInputs keep it (meta_keys)"
-        )
+        raise ValueError('sample_idx is needed, and this batch has none: let PackInputs keep it (meta_keys)')
     return torch.tensor(indices, device=device)
 
 
 def _check_samples(data_samples: Any, what: str) -> None:
     if not isinstance(data_samples, Sequence) or not data_samples:
-        raise ValueError(
-            f'{what} needed, but the batch has data_samples={type(data_samples).__name__}'
-        )
+        raise ValueError(f'{what} needed, but the batch has data_samples={type(data_samples).__name__}')
 
 
 #: What `DistillLoss.needs` may name, besides 'epoch'.

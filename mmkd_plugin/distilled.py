@@ -21,7 +21,7 @@ class DistilledMixin:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The student's own forward; in ``loss`` mode with the distillation losses added."""
-        arguments = _signature(type(self)).bind(self, *args, **kwargs)
+        arguments = _signature(type(self)).bind(self, *args, **kwargs)  # type: ignore[arg-type]
         arguments.apply_defaults()
         if arguments.arguments.get('mode') != 'loss':
             return super().forward(*args, **kwargs)  # type: ignore[misc]
@@ -48,8 +48,9 @@ def distilled_class(student: type[BaseModel]) -> type[BaseModel]:
 
 
 @functools.cache
-def _signature(cls: type) -> inspect.Signature:
-    return inspect.signature(super(DistilledMixin, cls).forward)  # type: ignore[misc]
+def _signature(cls: Any) -> inspect.Signature:
+    """Of the student's own forward."""
+    return inspect.signature(super(DistilledMixin, cls).forward)
 
 
 def distill(
@@ -101,7 +102,7 @@ def distill(
         }
         distillation = Distillation(model, built, losses, task_loss, input_shape)
     _check_labels(model, distillation)
-    model.__class__ = distilled_class(type(model))
+    model.__class__ = distilled_class(type(model))  # type: ignore[arg-type]
     model.distill = distillation
     return model
 
@@ -136,13 +137,12 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
 
 def _check_labels(model: nn.Module, distillation: Distillation) -> None:
     preprocessor = getattr(model, 'data_preprocessor', None)
-    soft = getattr(preprocessor, 'batch_augments', None) is not None or getattr(
-        preprocessor, 'to_onehot', False
-    )
-    for name, modules in distillation.losses.items():
-        if soft and 'labels' in getattr(modules[0], 'needs', ()):  # type: ignore[index]
+    if getattr(preprocessor, 'batch_augments', None) is None and not getattr(preprocessor, 'to_onehot', False):
+        return
+    for loss in distillation.configured:
+        if 'labels' in loss.needs:
             raise ValueError(
-                f"losses['{name}'] ({type(modules[0]).__name__}) needs one class per image, and "  # type: ignore[index]
-                "the student's data preprocessor makes soft labels (mixup, cutmix or to_onehot): "
-                'remove train_cfg.augments / batch_augments / to_onehot, or use KDLoss'
+                f"losses['{loss.name}'] ({loss.kind}) needs one class per image, and the student's data preprocessor "
+                'makes soft labels (mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / '
+                'to_onehot, or use KDLoss'
             )

@@ -39,8 +39,8 @@ PROBES = {
     'mmkd_plugin': 'import mmkd_plugin',
     'configs': (
         'import os; from mmengine.utils import get_installed_path as where; '
-        'path = os.path.join(where("mmkd_plugin"), ".mim", "configs"); '
-        'assert os.path.isdir(path), path + " is not there"'
+        'path = os.path.join(where("mmkd_plugin"), ".mim", "configs", "dkd_resnet.py"); '
+        'assert os.path.isfile(path), path + " is not there"'
     ),
 }
 
@@ -85,8 +85,7 @@ def probe(name: str) -> Outcome:
         return Outcome(False, 'no answer in 300 seconds')
     if done.returncode == 0:
         return Outcome(True, done.stdout.strip())
-    lines = done.stderr.strip().splitlines()
-    return Outcome(False, lines[-1] if lines else f'ended with exit code {done.returncode}')
+    return Outcome(False, (done.stderr.strip() or f'ended with exit code {done.returncode}').splitlines()[-1])
 
 
 def probe_all() -> dict[str, Outcome]:
@@ -181,7 +180,7 @@ def check_mmcv(installed: Installed, try_: Probe) -> list[Problem]:
     what = f"mmcv's ops do not load: {outcome.text}"
     if 'No module named' in outcome.text:
         what = 'mmcv has no ops: it was installed when torch was not visible (pip isolates builds)'
-    elif 'undefined symbol' in outcome.text or 'libtorch' in outcome.text or 'libc10' in outcome.text:
+    elif re.search('undefined symbol|libtorch|libc10', outcome.text):
         what = f"mmcv's ops were compiled for another torch than {installed.get('torch')} ({outcome.text})"
     return [Problem(what, compile_line(MMCV[stack]))]
 
@@ -225,8 +224,8 @@ def check_opencv(try_: Probe) -> list[Problem]:
     """Checks that OpenCV imports; its usual build needs libraries of a screen (libGL)."""
     if (outcome := try_('cv2')).ok:
         return []
-    mend = 'pip install --force-reinstall --no-deps opencv-python-headless'
-    return [Problem(f'OpenCV does not import: {outcome.text}', mend)]
+    what = f'OpenCV does not import: {outcome.text}'
+    return [Problem(what, 'pip install --force-reinstall --no-deps opencv-python-headless')]
 
 
 def check_plugin(try_: Probe) -> list[Problem]:
@@ -235,7 +234,7 @@ def check_plugin(try_: Probe) -> list[Problem]:
     if not (outcome := try_('mmkd_plugin')).ok:
         return [Problem(f'mmkd_plugin does not import: {outcome.text}', mend)]
     if not (outcome := try_('configs')).ok:
-        return [Problem(f"`_base_ = 'mmkd_plugin::…'` finds no configs: {outcome.text}", mend)]
+        return [Problem(f'mmengine finds no configs in the installed package: {outcome.text}', mend)]
     return []
 
 

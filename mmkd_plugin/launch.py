@@ -48,6 +48,7 @@ def _read_config(args: argparse.Namespace) -> Config:
         # mmpretrain's own train.py does the same; most of its configs rely on it
         if config.get(name) is not None and config.get('default_scope') == 'mmpretrain':
             config[name].setdefault('collate_fn', dict(type='default_collate'))
+            config[name].setdefault('pin_memory', torch.cuda.is_available())
     return config
 
 
@@ -62,13 +63,11 @@ def _run_with(config: Config) -> Runner:
         config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
         config.model_wrapper_cfg.setdefault('device_ids', None)
         config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-        config.model_wrapper_cfg.setdefault(
-            'find_unused_parameters', config.get('find_unused_parameters', False)
-        )
+        config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 
-def train(argv: Sequence[str] | None = None) -> None:
+def run_train(argv: Sequence[str] | None = None) -> None:
     """`tools/train.py`."""
     parser = _parser('Train a model: a plain student, a teacher, or a distilled student.')
     parser.add_argument(
@@ -92,9 +91,7 @@ def train(argv: Sequence[str] | None = None) -> None:
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
-            raise SystemExit(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
-            )
+            raise SystemExit('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
@@ -102,7 +99,7 @@ def train(argv: Sequence[str] | None = None) -> None:
     _run_with(config).train()
 
 
-def test(argv: Sequence[str] | None = None) -> None:
+def run_test(argv: Sequence[str] | None = None) -> None:
     """`tools/test.py`: evaluates the plain student of a config; needs no teacher."""
     parser = _parser('Evaluate a checkpoint.')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -110,9 +107,7 @@ def test(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = _read_config(args)
     config.model = plain_student(config.model)
-    config.custom_hooks = [
-        hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'TeacherEvalHook'
-    ]
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'TeacherEvalHook']
     config.load_from = args.checkpoint
     if args.out:
         evaluators = copy.deepcopy(config.test_evaluator)

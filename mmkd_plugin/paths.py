@@ -25,9 +25,7 @@ def config_path(name: str) -> str:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else _CONFIGS.resolve()
         there = sorted(p.name for p in folder.iterdir())
-        raise FileNotFoundError(
-            f"mmkd_plugin has no config '{name}'. In {folder}: {', '.join(there)}"
-        )
+        raise FileNotFoundError(f"mmkd_plugin has no config '{name}'. In {folder}: {', '.join(there)}")
     return str(path)
 
 

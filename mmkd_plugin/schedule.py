@@ -32,9 +32,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.begin < 0 or self.warmup < 0 or (self.end is not None and self.end <= self.begin):
-            raise ValueError(
-                f'{self} given, expected begin >= 0, warmup >= 0 and end > begin (or end=None)'
-            )
+            raise ValueError(f'{self} given, expected begin >= 0, warmup >= 0 and end > begin (or end=None)')
 
     @property
     def constant(self) -> bool:

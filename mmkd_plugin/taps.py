@@ -43,10 +43,7 @@ class Tap:
             raise TypeError(f"tap {text!r} given, expected a string such as 'head.fc'")
         match = _SYNTAX.fullmatch(text.strip())
         if match is None or not match['path']:
-            raise ValueError(
-                f"tap {text!r} given, expected 'module.path', 'module.path:input' or "
-                "'module.path[index]'"
-            )
+            raise ValueError(f"tap {text!r} given, expected 'module.path', 'module.path:input' or 'module.path[index]'")
         index = match['index']
         return cls(match['path'], bool(match['input']), None if index is None else int(index))
 
@@ -176,9 +173,7 @@ class Taps:
             for tap in taps:
                 self._keep(tap, output)
             self.counts[path] = self.counts.get(path, 0) + 1
-            if self._expected is not None and all(
-                self.counts.get(p, 0) >= self._expected[p] for p in self._modules
-            ):
+            if self._expected is not None and all(self.counts.get(p, 0) >= self._expected[p] for p in self._modules):
                 raise StopForward
 
         return read_output

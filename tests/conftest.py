@@ -81,6 +81,6 @@ def teacher() -> Any:
     return trained_like(build(student_cfg(), seed=7))
 
 
-KD = {'loss_kd': {'type': 'KDLoss', 'on': 'head.fc', 'temperature': 4.0}}
-DKD = {'loss_dkd': {'type': 'DKDLoss', 'on': 'head.fc', 'temperature': 4.0}}
+KD: dict[str, Any] = {'loss_kd': {'type': 'KDLoss', 'on': 'head.fc', 'temperature': 4.0}}
+DKD: dict[str, Any] = {'loss_dkd': {'type': 'DKDLoss', 'on': 'head.fc', 'temperature': 4.0}}
 __all__ = ['DKD', 'KD', 'batch', 'build', 'student_cfg', 'trained_like']

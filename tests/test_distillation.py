@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmkd_plugin import distill
-from mmkd_plugin.distillation import read_pairs
+from mmkd_plugin.configured_loss import read_pairs
 from mmkd_plugin.losses import DistillLoss
 from tests.conftest import DKD, KD, batch, build, student_cfg, trained_like
 

@@ -54,8 +54,13 @@ def test_loss_is_added_to_the_students_own(student, teacher):
     torch.testing.assert_close(losses['loss_kd'], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('call', [lambda m, b: m(b['inputs'], b['data_samples'], 'loss'),
-                                  lambda m, b: m(b['inputs'], data_samples=b['data_samples'], mode='loss')])  # fmt: skip
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda m, b: m(b['inputs'], b['data_samples'], 'loss'),
+        lambda m, b: m(b['inputs'], data_samples=b['data_samples'], mode='loss'),
+    ],
+)
 def test_arguments_may_be_positional(student, teacher, call):
     assert 'loss_kd' in call(make(student, teacher), batch())
 
@@ -152,18 +157,22 @@ class Toy(BaseModel):
         return {'loss': nn.functional.cross_entropy(logits, labels)} if mode == 'loss' else logits
 
 
-@pytest.mark.parametrize('losses', [{'loss_a': {'type': 'KDLoss', 'on': 'net.3'}},
-                                    {'loss_a': {'type': 'DKDLoss', 'on': {'student': 'net.3', 'teacher': '3'}}}])  # fmt: skip
+@pytest.mark.parametrize(
+    'losses',
+    [
+        {'loss_a': {'type': 'KDLoss', 'on': 'net.3'}},
+        {'loss_a': {'type': 'DKDLoss', 'on': {'student': 'net.3', 'teacher': '3'}}},
+    ],
+)
 def test_any_base_model(losses):
     teacher = Toy() if losses['loss_a']['type'] == 'KDLoss' else Toy().net
     model = distill(Toy(), losses, teacher=teacher, input_shape=(3, 16, 16))
-    optimizer = MODELS  # noqa: F841 (train_step needs an optimizer wrapper only)
     from mmengine.optim import OptimWrapper
 
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     before = model.net[3].weight.clone()
     logs = model.train_step((torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])), wrapper)
-    assert set(logs) == {'loss', 'loss_a'} or 'loss_a' in logs
+    assert 'loss_a' in logs
     assert not torch.equal(before, model.net[3].weight)
 
 

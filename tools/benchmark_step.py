@@ -136,6 +136,7 @@ def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distilled config')
     parser.add_argument('--image-size', type=int, default=224)

@@ -53,9 +53,10 @@ def train(name: str, seed: int, work_dir: Path, options: list[str]) -> tuple[flo
     started = time.monotonic()
     student = teacher = None
     epoch = ''
-    with log.open('w') as file, subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with (
+        log.open('w') as file,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
@@ -81,9 +82,10 @@ def train(name: str, seed: int, work_dir: Path, options: list[str]) -> tuple[flo
 
 def count_parameters(config: str) -> int:
     """Parameters of the plain model in a config."""
-    import mmkd_plugin  # noqa: F401 (registers)
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
+    import mmkd_plugin  # noqa: F401 (registers)
     from mmkd_plugin.teachers import plain_student
 
     cfg = Config.fromfile(str(ROOT / config))
@@ -111,13 +113,13 @@ def verdict(plain: list[float], distilled: list[float]) -> str:
     """How far the distilled mean is above the plain one, in standard errors of the difference."""
     gain = statistics.mean(distilled) - statistics.mean(plain)
     error = sum(statistics.variance(a) / len(a) for a in (plain, distilled)) ** 0.5
-    return (
-        f'DKD - plain: {gain:+.2f} points, standard error {error:.2f}'
-        + (f', {gain / error:.1f} standard errors' if error else '')
+    return f'DKD - plain: {gain:+.2f} points, standard error {error:.2f}' + (
+        f', {gain / error:.1f} standard errors' if error else ''
     )
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seeds', type=int, default=1, help='runs of each row (default 1)')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'demo')

@@ -63,6 +63,7 @@ def image_size(config: Config) -> int | None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a plain or a distilled config')
     parser.add_argument('--depth', type=int, default=4, help='levels of dots to show (default 4)')

@@ -32,6 +32,7 @@ def publish(source: str, target: str) -> Path:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='checkpoint of a training run')
     parser.add_argument('target', help='where to write; a hash is added to the name')

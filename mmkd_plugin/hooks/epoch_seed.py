@@ -1,7 +1,9 @@
 """Randomness that depends on the seed and the epoch only."""
 
+from functools import partial
 from typing import Any
 
+from mmengine.dataset.utils import worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -11,17 +13,34 @@ from ..randomness import seed_everything
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds python, numpy and torch anew at the start of each epoch.
+    """Seeds python, numpy and torch anew at the start of each epoch, here and in the data workers.
 
-    mmengine does not keep random states in checkpoints. With this hook what an epoch draws
-    (dropout, augmentation in the main process or in workers that start with the epoch) follows
-    from the run's seed, the epoch and the rank, so that a resumed run repeats exactly what the
-    uninterrupted one would have done. Workers that persist keep their own state: use
-    ``persistent_workers=False`` where a resumed run must be exact.
+    mmengine keeps no random states in checkpoints, and seeds each new worker from the run's seed
+    alone. With this hook what an epoch draws (dropout, augmentation) follows from the seed, the
+    epoch and the rank, so that a resumed run repeats exactly what the uninterrupted one would
+    have done, and no two epochs draw the same augmentations.
+
+    Workers that persist over epochs keep states of their own: a run with
+    ``persistent_workers=True`` is warned that it will not resume exactly.
     """
 
     priority = 'VERY_HIGH'
 
+    def before_train(self, runner: Any) -> None:
+        """Warn where workers would keep their own random states."""
+        if getattr(runner.train_dataloader, 'persistent_workers', False):
+            runner.logger.warning(
+                'EpochSeedHook: train_dataloader.persistent_workers=True, so a resumed run will draw other '
+                'augmentations than an uninterrupted one; set it to False where runs must resume exactly'
+            )
+
     def before_train_epoch(self, runner: Any) -> None:
         """Seed from (seed, epoch, rank)."""
-        seed_everything((runner.seed or 0) * 1_000_003 + runner.epoch * 1_009 + get_rank())
+        seed = (runner.seed or 0) * 1_000_003 + runner.epoch * 1_009
+        seed_everything(seed + get_rank())
+        loader = runner.train_dataloader
+        if loader.num_workers:
+            # apart from the seeds of this process and of the neighbouring epochs
+            loader.worker_init_fn = partial(
+                worker_init_fn, num_workers=loader.num_workers, rank=get_rank(), seed=(seed + 500_000) % 2**31
+            )

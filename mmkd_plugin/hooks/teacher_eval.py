@@ -40,13 +40,12 @@ class TeacherEvalHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'distill'):
             raise RuntimeError(
-                f"TeacherEvalHook: the model is a {type(model).__name__} without teachers; use "
+                f'TeacherEvalHook: the model is a {type(model).__name__} without teachers; use '
                 "model=dict(type='Distilled', ...) or remove the hook"
             )
         if runner.val_loop is None:
             raise RuntimeError(
-                'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or '
-                'remove the hook'
+                'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or remove the hook'
             )
         loop = runner.val_loop
         for name, teacher in model.distill.teachers.items():
@@ -74,9 +73,7 @@ class TeacherEvalHook(Hook):
     def _check(self, name: str, metrics: Mapping[str, Any]) -> None:
         for key, bound in self.at_least.items():
             if key not in metrics:
-                raise RuntimeError(
-                    f"TeacherEvalHook: at_least names '{key}', the evaluator gives {sorted(metrics)}"
-                )
+                raise RuntimeError(f"TeacherEvalHook: at_least names '{key}', the evaluator gives {sorted(metrics)}")
             if float(metrics[key]) < bound:
                 raise RuntimeError(
                     f'TeacherEvalHook: {name} reaches {key} {float(metrics[key]):.4f} on the '

@@ -1,7 +1,7 @@
 """What every distillation loss shares: float32 arithmetic, a weight, declared needs."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -29,7 +29,7 @@ def full_precision(function: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         args = tuple(_raise_precision(a) for a in args)
         kwargs = {k: _raise_precision(v) for k, v in kwargs.items()}
-        device = next((a.device.type for a in args if isinstance(a, Tensor)), 'cpu')
+        device = next(_device_types([*args, *kwargs.values()]), 'cpu')
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
@@ -40,8 +40,17 @@ def _raise_precision(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype in _LOW_PRECISION:
         return value.float()
     if isinstance(value, (list, tuple)):
-        return type(value)(_raise_precision(v) for v in value)
+        raised = [_raise_precision(v) for v in value]
+        return raised if isinstance(value, list) else tuple(raised)
     return value
+
+
+def _device_types(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value.device.type
+        elif isinstance(value, (list, tuple)):
+            yield from _device_types(value)
 
 
 class DistillLoss(nn.Module):
@@ -70,9 +79,7 @@ class DistillLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= loss_weight < float('inf'):
-            raise ValueError(
-                f'{type(self).__name__}: loss_weight={loss_weight} given, expected a finite number >= 0'
-            )
+            raise ValueError(f'{type(self).__name__}: loss_weight={loss_weight} given, expected a finite number >= 0')
         self.loss_weight = float(loss_weight)
 
     def build_connectors(self, student: Any, teacher: Any) -> None:
@@ -85,6 +92,7 @@ class DistillLoss(nn.Module):
         """
 
     def extra_repr(self) -> str:
+        """The arguments, for ``repr``."""
         return f'loss_weight={self.loss_weight:g}'
 
 

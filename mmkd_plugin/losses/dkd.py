@@ -10,12 +10,10 @@ from .base import DistillLoss, check_logits, check_temperature, full_precision
 
 
 @full_precision
-def dkd_terms(
-    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 4.0
-) -> tuple[Tensor, Tensor]:
+def dkd_terms(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 4.0) -> tuple[Tensor, Tensor]:
     """The two parts of KD, per sample: target class (TCKD) and non-target classes (NCKD).
 
-    They satisfy ``KL(p_t || p_s) = TCKD + (1 - p_t[label]) * NCKD`` (paper, equation 5).
+    They satisfy ``KL(p_t || p_s) = TCKD + (1 - p_t[label]) * NCKD``.
 
     The non-target distributions are log-softmaxes with the target column left out, and the
     binary ones are sigmoids of (target logit - logsumexp of the others), so that nothing is
@@ -31,27 +29,31 @@ def dkd_terms(
         TCKD and NCKD, each (N,), in nats.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit or the temperature is not a finite number > 0.
         TypeError: If the labels are not integers (mixup, cutmix and soft labels have no target).
     """
     check_logits(student, teacher)
     _check_labels(labels, student)
-    target = labels.view(-1, 1)
+    temperature = check_temperature(temperature)
+    target = labels.long().view(-1, 1)
     columns = torch.arange(student.size(1) - 1, device=student.device)
     rest = columns + (columns >= target)  # (N, C-1): every class but the label
 
     def margin_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits / temperature
         others = logits.gather(1, rest)
-        margin = logits.gather(1, target).squeeze(1) - others.logsumexp(1)
+        # an offset common to all classes would cost float32 digits in the margin
+        offset = others.detach().amax(1, keepdim=True)
+        others = others - offset
+        margin = (logits.gather(1, target) - offset).squeeze(1) - others.logsumexp(1)
         return margin, F.log_softmax(others, dim=1)
 
     margin_s, rest_s = margin_and_rest(student)
     margin_t, rest_t = margin_and_rest(teacher.detach())
     # log p(target) = logsigmoid(margin), log p(not target) = logsigmoid(-margin)
-    tckd = margin_t.sigmoid() * (F.logsigmoid(margin_t) - F.logsigmoid(margin_s)) + (
-        -margin_t
-    ).sigmoid() * (F.logsigmoid(-margin_t) - F.logsigmoid(-margin_s))
+    tckd = margin_t.sigmoid() * (F.logsigmoid(margin_t) - F.logsigmoid(margin_s)) + (-margin_t).sigmoid() * (
+        F.logsigmoid(-margin_t) - F.logsigmoid(-margin_s)
+    )
     nckd = F.kl_div(rest_s, rest_t, reduction='none', log_target=True).sum(1)
     return tckd, nckd
 
@@ -67,7 +69,7 @@ def dkd_loss(
     """Weighted sum of TCKD and NCKD, times T squared, mean over the batch.
 
     B. Zhao, Q. Cui, R. Song, Y. Qiu, J. Liang, "Decoupled Knowledge Distillation", CVPR 2022,
-    arXiv 2203.08679, equation 7.
+    arXiv 2203.08679.
 
     Args:
         student: Logits (N, C), C >= 2.
@@ -78,10 +80,10 @@ def dkd_loss(
         temperature: Softening T > 0 (dimensionless).
 
     Returns:
-        Scalar, in nats times T squared.
+        Scalar, in nats times T squared; 0 for an empty batch.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit or the temperature is not a finite number > 0.
         TypeError: If the labels are not integers.
 
     Example:
@@ -91,7 +93,7 @@ def dkd_loss(
         0.173287
     """
     tckd, nckd = dkd_terms(student, teacher, labels, temperature)
-    return (alpha * tckd + beta * nckd).mean() * temperature**2
+    return (alpha * tckd + beta * nckd).sum() * (temperature**2 / max(len(tckd), 1))
 
 
 def _check_labels(labels: Tensor, logits: Tensor) -> None:
@@ -135,20 +137,16 @@ class DKDLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        if alpha < 0 or beta < 0:
-            raise ValueError(f'alpha={alpha}, beta={beta} given, expected numbers >= 0')
+        if not (0 <= alpha < float('inf') and 0 <= beta < float('inf')):
+            raise ValueError(f'alpha={alpha}, beta={beta} given, expected finite numbers >= 0')
         self.alpha = float(alpha)
         self.beta = float(beta)
         self.temperature = check_temperature(temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Weighted :func:`dkd_loss` of two (N, C) logit tensors and (N,) labels."""
-        return self.loss_weight * dkd_loss(
-            student, teacher, labels, self.alpha, self.beta, self.temperature
-        )
+        return self.loss_weight * dkd_loss(student, teacher, labels, self.alpha, self.beta, self.temperature)
 
     def extra_repr(self) -> str:
-        return (
-            f'alpha={self.alpha:g}, beta={self.beta:g}, temperature={self.temperature:g}, '
-            f'{super().extra_repr()}'
-        )
+        """The arguments, for ``repr``."""
+        return f'alpha={self.alpha:g}, beta={self.beta:g}, temperature={self.temperature:g}, {super().extra_repr()}'

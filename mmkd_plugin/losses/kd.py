@@ -19,10 +19,10 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
         temperature: Softening T > 0 (dimensionless).
 
     Returns:
-        Scalar, in nats times T squared, mean over the batch.
+        Scalar, in nats times T squared, mean over the batch; 0 for an empty batch.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes differ or the temperature is not a finite number > 0.
 
     Example:
         >>> import torch
@@ -31,10 +31,11 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
         0.056633
     """
     check_logits(student, teacher)
+    temperature = check_temperature(temperature)
     log_p_s = F.log_softmax(student / temperature, dim=1)
     log_p_t = F.log_softmax(teacher.detach() / temperature, dim=1)
-    divergence = F.kl_div(log_p_s, log_p_t, reduction='batchmean', log_target=True)
-    return divergence * temperature**2
+    divergence = F.kl_div(log_p_s, log_p_t, reduction='sum', log_target=True)
+    return divergence * (temperature**2 / max(len(student), 1))
 
 
 class KDLoss(DistillLoss):
@@ -60,4 +61,5 @@ class KDLoss(DistillLoss):
         return self.loss_weight * kd_loss(student, teacher, self.temperature)
 
     def extra_repr(self) -> str:
+        """The arguments, for ``repr``."""
         return f'temperature={self.temperature:g}, {super().extra_repr()}'

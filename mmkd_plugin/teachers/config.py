@@ -42,7 +42,7 @@ class TeacherSpec:
     """
 
     name: str
-    model: nn.Module
+    model: Any
     checkpoint: str | None = None
     optimize: bool = True
     allow_missing: tuple[str, ...] = ()
@@ -58,19 +58,17 @@ class TeacherSpec:
         """
         if self.checkpoint is not None:
             state = state_dict_of(read_checkpoint(self.checkpoint, self.trust_pickle))
-            load_exactly(
-                self.model, state, self.checkpoint, self.allow_missing, self.allow_unexpected
-            )
+            load_exactly(self.model, state, self.checkpoint, self.allow_missing, self.allow_unexpected)
 
 
 def plain_student(model: Mapping[str, Any]) -> ConfigDict:
     """The plain student's model dict in a distilled one (any other dict comes back as it is)."""
-    model = ConfigDict(model)
-    if model.get('type') == 'Distilled' or getattr(model.get('type'), '__name__', '') == 'Distilled':
-        model['type'] = model['student']
+    plain = ConfigDict(model)
+    if plain.get('type') == 'Distilled' or getattr(plain.get('type'), '__name__', '') == 'Distilled':
+        plain['type'] = plain['student']
         for key in DISTILLED_KEYS:
-            model.pop(key, None)
-    return model
+            plain.pop(key, None)
+    return plain
 
 
 def untrained(spec: Any) -> Any:

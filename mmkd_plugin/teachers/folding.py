@@ -65,7 +65,7 @@ def fold(model: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """
     norms = {norm for _, norm in pairs}
     for conv, norm in pairs:
-        conv.weight, conv.bias = fuse_conv_bn_weights(  # type: ignore[assignment]
+        conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var,  # type: ignore[arg-type]
             norm.eps, norm.weight, norm.bias,  # type: ignore[arg-type]
         )  # fmt: skip

@@ -42,7 +42,7 @@ class Teacher:
                 'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
             )
         self.name = spec.name
-        self.model = spec.model.requires_grad_(False)
+        self.model: Any = spec.model.requires_grad_(False)
         self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
         self.ready = False
         self._spec = spec
@@ -115,8 +115,8 @@ class Teacher:
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """What ``nn.Module._apply`` does for submodules: follow the student to its device."""
-        self.model._apply(fn)
-        self._renormalize._apply(fn)
+        for module in (self.model, self._renormalize):
+            module._apply(fn)
 
     def _optimize(self) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
@@ -132,15 +132,14 @@ class Teacher:
         modules = dict(self.model.named_modules())
         seen = {id(modules[t.path]) for t in self._taps}
         fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & seen])
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self._channels_last = True
         got = self(images, self._taps)
         for tap, value in expected.items():
             error = (got[tap].float() - value.float()).abs().max()
             if error > _FOLD_TOLERANCE * value.float().abs().max():
                 print_log(
-                    f"{self.name}: folding batch norms changes tap '{tap}' by {error:.3g}; "
-                    'the teacher runs as it is',
+                    f"{self.name}: folding batch norms changes tap '{tap}' by {error:.3g}; the teacher runs as it is",
                     'current',
                     logging.WARNING,
                 )
@@ -165,9 +164,7 @@ def run_tensor_mode(model: nn.Module, images: Tensor) -> Any:
     return model(images, mode='tensor') if isinstance(model, BaseModel) else model(images)
 
 
-def probe(
-    model: nn.Module, images: Tensor, taps: Iterable[Tap], side: str
-) -> tuple[Taps, set[Tap]]:
+def probe(model: nn.Module, images: Tensor, taps: Iterable[Tap], side: str) -> tuple[Taps, set[Tap]]:
     """A full pass in evaluation mode that changes nothing.
 
     Returns:

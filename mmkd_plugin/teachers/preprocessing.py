@@ -80,9 +80,7 @@ class Renormalize(nn.Module):
 
 def _normalization(preprocessor: nn.Module, side: str) -> tuple[Tensor, Tensor, bool]:
     """Mean (C, 1, 1), std (C, 1, 1), and whether channels are reversed on the way in."""
-    flip = bool(getattr(preprocessor, 'to_rgb', False)) or bool(
-        getattr(preprocessor, '_channel_conversion', False)
-    )
+    flip = bool(getattr(preprocessor, 'to_rgb', False)) or bool(getattr(preprocessor, '_channel_conversion', False))
     if getattr(preprocessor, '_enable_normalize', False):
         return preprocessor.mean.double(), preprocessor.std.double(), flip  # type: ignore
     custom = not type(preprocessor).__module__.startswith(('mmengine.', 'mmpretrain.', 'mmdet.'))

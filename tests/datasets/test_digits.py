@@ -29,7 +29,9 @@ def test_splits_do_not_share_images():
 def test_fewer_images_per_class_are_balanced_and_nested():
     few, more = Digits(per_class=2, pipeline=PACK), Digits(per_class=3, pipeline=PACK)
     assert np.bincount([few.get_data_info(i)['gt_label'] for i in range(len(few))]).tolist() == [2] * 10
-    assert {few.get_data_info(i)['img_path'] for i in range(20)} < {more.get_data_info(i)['img_path'] for i in range(30)}
+    assert {few.get_data_info(i)['img_path'] for i in range(20)} < {
+        more.get_data_info(i)['img_path'] for i in range(30)
+    }
 
 
 def test_sample_is_an_image_with_label_and_index():

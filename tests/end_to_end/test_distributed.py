@@ -7,7 +7,7 @@ from tests.end_to_end.helpers import ROOT, command, options, tiny_options
 
 pytestmark = [pytest.mark.openmmlab]
 
-GRADIENTS = '''
+GRADIENTS = """
 import sys, copy, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from mmengine.model import MMDistributedDataParallel
@@ -37,7 +37,7 @@ with DefaultScope.overwrite_default_scope('mmpretrain'):
     assert model.distill.losses['loss_hint'][0].regressor.weight.grad.abs().sum() > 0
 print('same gradients', flush=True)
 dist.destroy_process_group()
-'''
+"""
 
 
 def launch(script, *args, port):

@@ -52,7 +52,9 @@ def test_train(tmp_path, request, package, style, install):
     log = [json.loads(line) for line in next(project.glob('out/*/vis_data/scalars.json')).read_text().splitlines()]
     assert any('loss_dkd' in line for line in log)
     assert 'teacher/accuracy/top1' in log[-1], done.stdout[-2000:]
-    assert 'beta=4' in (project / 'out').glob('*/vis_data/config.py').__next__().read_text().replace('beta=4.0', 'beta=4')
+    assert 'beta=4' in (project / 'out').glob('*/vis_data/config.py').__next__().read_text().replace(
+        'beta=4.0', 'beta=4'
+    )
 
 
 def test_every_config_has_a_bridge_for_read_base():

@@ -50,9 +50,16 @@ def test_only_real_pairs_are_found_and_values_stay():
 
 
 @pytest.mark.openmmlab
-@pytest.mark.parametrize('kind', [{'type': 'ResNet', 'depth': 18}, {'type': 'ResNet', 'depth': 50},
-                                  {'type': 'MobileNetV2', 'widen_factor': 0.5}, {'type': 'VGG', 'depth': 11,
-                                   'norm_cfg': {'type': 'BN'}, 'num_classes': 5}, {'type': 'DenseNet', 'arch': '121'}])  # fmt: skip
+@pytest.mark.parametrize(
+    'kind',
+    [
+        {'type': 'ResNet', 'depth': 18},
+        {'type': 'ResNet', 'depth': 50},
+        {'type': 'MobileNetV2', 'widen_factor': 0.5},
+        {'type': 'VGG', 'depth': 11, 'norm_cfg': {'type': 'BN'}, 'num_classes': 5},
+        {'type': 'DenseNet', 'arch': '121'},
+    ],
+)
 def test_mmpretrain_backbones(kind):
     from mmpretrain.registry import MODELS
 

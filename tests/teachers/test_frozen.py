@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def make(student, spec, *taps, **kwargs):
     return teacher
 
 
-def ran(model):
+def ran(model: Any) -> list[str]:
     names: list[str] = []
     for name, module in model.named_modules():
         if name:
@@ -99,8 +100,10 @@ def test_a_wrong_fold_is_noticed_and_not_used(student, teacher, monkeypatch, cap
 
 def test_images_are_renormalised_for_it(student):
     cfg = student_cfg()
-    other = trained_like(build({**cfg, 'data_preprocessor': {'type': 'ClsDataPreprocessor', 'mean': [0.0], 'std': [255.0]}}))
-    reference = copy.deepcopy(other).eval()
+    other: Any = trained_like(
+        build({**cfg, 'data_preprocessor': {'type': 'ClsDataPreprocessor', 'mean': [0.0], 'std': [255.0]}})
+    )
+    reference: Any = copy.deepcopy(other).eval()
     wrapped = make(student, other, FC)
     raw = torch.randint(0, 256, (4, 1, 28, 28))
     seen = student.data_preprocessor({'inputs': raw})['inputs']

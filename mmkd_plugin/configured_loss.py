@@ -1,0 +1,196 @@
+"""One entry of `losses` in a config: a loss, where it reads, which teacher, and when it counts."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .context import PROVIDERS
+from .schedule import Schedule
+from .taps import Tap
+
+Pair = tuple[Tap, Tap]
+
+
+class ConfiguredLoss(nn.ModuleList):
+    """The loss modules of one entry: one for each pair of taps, or one for all where layers are related.
+
+    Args:
+        name: Its key in ``losses``.
+        cfg: ``dict(type=..., on=..., teacher=..., schedule=..., **arguments)``.
+        teachers: The names there are.
+
+    Raises:
+        ValueError: If the name, a key, or what the loss needs is not understood.
+    """
+
+    def __init__(self, name: str, cfg: Mapping[str, Any], teachers: Sequence[str]) -> None:
+        if 'loss' not in name or not name.isidentifier():
+            raise ValueError(
+                f"losses={{'{name}': ...}} given; the name must be an identifier that contains 'loss' (such as "
+                f"'loss_{name}'), because mmengine adds up only such entries"
+            )
+        if not isinstance(cfg, Mapping) or not {'type', 'on'} <= set(cfg):
+            raise ValueError(
+                f"losses['{name}']={cfg!r} given, expected dict(type='KDLoss', on='head.fc', ...) with at least "
+                '`type` and `on`'
+            )
+        arguments = dict(cfg)
+        pairs = read_pairs(arguments.pop('on'), name)
+        teacher = arguments.pop('teacher', None)
+        if teacher is None and len(teachers) == 1:
+            teacher = teachers[0]
+        if teacher not in teachers:
+            raise ValueError(f"losses['{name}'] names teacher={teacher!r}, expected one of {list(teachers)}")
+        schedule = read_schedule(arguments.pop('schedule', None), name)
+        modules = [MODELS.build(dict(arguments)) for _ in pairs]
+        self.relates_layers = bool(getattr(modules[0], 'relates_layers', False))
+        super().__init__(modules[:1] if self.relates_layers else modules)
+        self.name, self.pairs, self.teacher, self.schedule = name, pairs, teacher, schedule
+        self.kind = type(modules[0]).__name__
+        self.needs: tuple[str, ...] = tuple(getattr(modules[0], 'needs', ()))
+        for need in self.needs:
+            if need != 'epoch' and need not in PROVIDERS:
+                raise ValueError(f'{self.kind} needs {need!r}; known: epoch, {", ".join(PROVIDERS)}')
+
+    @property
+    def student_taps(self) -> list[Tap]:
+        """What it reads of the student."""
+        return [student for student, _ in self.pairs]
+
+    @property
+    def teacher_taps(self) -> list[Tap]:
+        """What it reads of its teacher."""
+        return [teacher for _, teacher in self.pairs]
+
+    def forward(
+        self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Mapping[str, Any]
+    ) -> Tensor:
+        """The value, summed over layers."""
+        needs = {need: context[need] for need in self.needs}
+        return sum(module(s, t, **needs) for module, s, t in self._inputs(student, teacher))
+
+    def connect(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Mapping[str, Any]) -> None:
+        """Make the learnable parts for tensors of a dry run, and try the loss on them.
+
+        Raises:
+            ValueError: If it cannot work on such tensors; the message gives taps and shapes.
+        """
+        try:
+            for module, s, t in self._inputs(student, teacher):
+                if build := getattr(module, 'build_connectors', None):
+                    build(_shape(s), _shape(t))
+            self.to(next(iter(student.values())).device)
+            self.eval()
+            with torch.no_grad():
+                value = self(student, teacher, context)
+            self.train()
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise TypeError(f'it returned {value!r}, expected a scalar tensor')
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            where = '; '.join(
+                f"student '{s}' {tuple(student[s].shape)}, {self.teacher} '{t}' {tuple(teacher[t].shape)}"
+                for s, t in self.pairs
+            )
+            raise ValueError(
+                f"losses['{self.name}'] ({self.kind}) cannot work on {where} (of a dry run with batch 2): {error}"
+            ) from error
+
+    def check_gradient(self, student: Mapping[Tap, Tensor]) -> None:
+        """Refuse to teach nothing.
+
+        Raises:
+            RuntimeError: If no tapped tensor of the student carries a gradient.
+        """
+        if torch.is_grad_enabled() and not any(student[tap].requires_grad for tap in self.student_taps):
+            raise RuntimeError(
+                f"losses['{self.name}'] reads {[str(tap) for tap in self.student_taps]} of the student, and none of "
+                'these carries a gradient, so it would teach nothing: they are frozen, detached, or inside an '
+                'activation checkpoint (with_cp=True). Tap a later module'
+            )
+
+    def idle(self) -> Tensor | None:
+        """Zero that depends on the learnable parts, so that DDP finds them used; None without such parts."""
+        parameters = [p.sum() for p in self.parameters()]
+        return torch.stack(parameters).sum() * 0.0 if parameters else None
+
+    def _inputs(
+        self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor]
+    ) -> Iterator[tuple[nn.Module, Any, Any]]:
+        """Each module with its two tensors, or its two lists of tensors."""
+        if self.relates_layers:
+            yield self[0], [student[s] for s in self.student_taps], [teacher[t] for t in self.teacher_taps]
+        else:
+            for module, (s, t) in zip(self, self.pairs, strict=True):
+                yield module, student[s], teacher[t]
+
+
+def read_pairs(on: Any, name: str) -> list[Pair]:
+    """Student and teacher taps of a loss.
+
+    Args:
+        on: ``'head.fc'`` (both sides), ``dict(student=..., teacher=...)``, or a list of those;
+            the two values of a dict may be lists of equal length.
+        name: The loss, for errors.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> [(str(s), str(t)) for s, t in read_pairs(dict(student='a', teacher='b'), 'loss')]
+        [('a', 'b')]
+    """
+    if isinstance(on, str):
+        return [(Tap.parse(on), Tap.parse(on))]
+    if isinstance(on, (list, tuple)) and on:
+        return [pair for item in on for pair in read_pairs(item, name)]
+    if isinstance(on, Mapping) and set(on) == {'student', 'teacher'}:
+        sides = [[on[s]] if isinstance(on[s], str) else list(on[s]) for s in ('student', 'teacher')]
+        if len(sides[0]) == len(sides[1]) > 0:
+            return [(Tap.parse(s), Tap.parse(t)) for s, t in zip(*sides, strict=True)]
+    raise ValueError(
+        f"losses['{name}'] has on={on!r}, expected 'module.path', dict(student='module.path', teacher='module.path') "
+        'or a list of these'
+    )
+
+
+def read_schedule(cfg: Mapping[str, Any] | None, name: str) -> Schedule:
+    """A schedule from its dict (None: always active).
+
+    Raises:
+        ValueError: If a key is unknown or the interval is empty.
+    """
+    known = ('begin', 'end', 'warmup', 'by_epoch')
+    for key in cfg or ():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(
+                f"schedule of '{name}' has the unknown key '{key}'"
+                + (f' (did you mean {near[0]}?)' if near else '')
+                + f', expected {", ".join(known)}'
+            )
+    return Schedule(**cfg or {})
+
+
+def read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
+    """Weight and schedule of the student's own losses.
+
+    Raises:
+        ValueError: If a key is unknown or the weight is negative.
+    """
+    cfg = dict(cfg or {})
+    weight = float(cfg.pop('loss_weight', 1.0))
+    schedule = read_schedule(cfg.pop('schedule', None), 'task_loss')
+    if cfg or not 0 <= weight < float('inf'):
+        raise ValueError(
+            f'task_loss has loss_weight={weight} and the unknown keys {sorted(cfg)}, expected '
+            'dict(loss_weight=a number >= 0, schedule=dict(begin=0, end=None, warmup=0))'
+        )
+    return weight, schedule
+
+
+def _shape(value: Tensor | list[Tensor]) -> Any:
+    return [v.shape for v in value] if isinstance(value, list) else value.shape
