@@ -78,6 +78,7 @@ def read_checkpoint(source: str, trust_pickle: bool = False) -> dict[str, Any]:
         FileNotFoundError: If a local path does not exist.
         ValueError: If the file cannot be read, holds pickled code, or is no dictionary.
     """
+    allow_mmengine_globals()  # again: onedl's mmengine takes them off the list after each of its own loads
     try:
         if '://' in source:
             from mmengine.runner.checkpoint import CheckpointLoader

@@ -50,8 +50,9 @@ class Distillation(nn.Module):
 
     def _dry_run(self, student: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Learn all shapes, make the learnable parts, and try every loss once."""
-        device = next((p.device for p in student.parameters()), torch.device('cpu'))
-        images = torch.zeros(2, *input_shape, device=device)
+        images = torch.zeros(2, *input_shape)
+        images = images.to(next(student.parameters(), images))  # its device and dtype
+        device = images.device
         recorded, self._clone = probe(student, images, _student_taps(self.configured), 'student')
         student_values = recorded.values()
         teacher_values = {

@@ -2,9 +2,11 @@
 
 import argparse
 import copy
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from mmengine.config import Config, DictAction
@@ -52,8 +54,8 @@ def _read_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def _run_with(config: Config) -> Runner:
-    """Build the Runner; on machines without a GPU several processes talk through gloo."""
+def _run(config: Config, what: Literal['train', 'test']) -> None:
+    """Build the Runner and run it; on machines without a GPU several processes talk through gloo."""
     # torch's own switch: nothing that is loaded may bring pickled code, unless the user says so
     if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
@@ -64,7 +66,15 @@ def _run_with(config: Config) -> Runner:
         config.model_wrapper_cfg.setdefault('device_ids', None)
         config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
         config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    getattr(runner, what)()
+    if torch.distributed.is_initialized():
+        # all together, and after the last user of the group: a gloo group that python tears down
+        # at exit can abort the process
+        torch.distributed.barrier()
+        del runner
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def run_train(argv: Sequence[str] | None = None) -> None:
@@ -96,7 +106,7 @@ def run_train(argv: Sequence[str] | None = None) -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    _run_with(config).train()
+    _run(config, 'train')
 
 
 def run_test(argv: Sequence[str] | None = None) -> None:
@@ -113,4 +123,4 @@ def run_test(argv: Sequence[str] | None = None) -> None:
         evaluators = copy.deepcopy(config.test_evaluator)
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         config.test_evaluator = [*evaluators, dict(type='DumpResults', out_file_path=args.out)]
-    _run_with(config).test()
+    _run(config, 'test')

@@ -167,3 +167,13 @@ class TestLoadExactly:
         state = self.model().state_dict()
         del state['1.num_batches_tracked']
         load_exactly(self.model(), state, 'x')
+
+
+def test_the_list_survives_loads_by_mmengine(tmp_path):
+    from mmengine.runner import load_checkpoint
+
+    hub = MessageHub('surviving')
+    hub.update_scalar('train/loss', torch.tensor(1.5))
+    source = save(tmp_path / 'a.pth', {'state_dict': {}, 'message_hub': hub.state_dict()})
+    load_checkpoint(nn.Linear(1, 1), source)
+    assert read_checkpoint(source)['message_hub']['log_scalars']['train/loss'].mean() == 1.5

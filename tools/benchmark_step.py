@@ -10,10 +10,10 @@ Quote the ratio: single times differ from machine to machine and from run to run
 import argparse
 import copy
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +115,9 @@ def peak_memory(args: argparse.Namespace, which: str, result: Any) -> None:
     if args.device == 'cuda':
         result.put(torch.cuda.max_memory_allocated() / 2**20)
     else:
-        result.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+        # not getrusage: its maximum is inherited from the parent process
+        status = Path('/proc/self/status').read_text()
+        result.put(int(status.split('VmHWM:')[1].split()[0]) / 2**10)
 
 
 def measure_memory(args: argparse.Namespace, which: str) -> float:

@@ -122,9 +122,9 @@ class Teacher:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
         if not self._taps:
             return
-        original, device = self.model, next(self.model.parameters(), torch.empty(0)).device
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(self._input_shape, generator=generator).to(device)
+        original = self.model
+        images = torch.randn(self._input_shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(next(self.model.parameters(), images))  # its device and dtype
         expected = self(images, self._taps)
         self.model = copy.deepcopy(original)
         with ConvNormPairs(self.model) as pairs, torch.no_grad(), keep_random_state():

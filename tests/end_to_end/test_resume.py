@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from mmkd_plugin.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import ROOT, command, environment, options, tiny_options
 
 pytestmark = [pytest.mark.openmmlab]
@@ -43,10 +44,7 @@ def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
     assert not (tmp_path / 'killed' / f'epoch_{EPOCHS}.pth').exists()
     output = command(*arguments(tmp_path / 'killed', '--resume')).stdout
     assert 'resumed epoch: ' in output
-    a, b = (
-        torch.load(tmp_path / name / f'epoch_{EPOCHS}.pth', weights_only=True)['state_dict']
-        for name in ('whole', 'killed')
-    )
+    a, b = (read_checkpoint(str(tmp_path / name / f'epoch_{EPOCHS}.pth'))['state_dict'] for name in ('whole', 'killed'))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
