@@ -4,6 +4,8 @@ import argparse
 import copy
 import gc
 import os
+import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .hooks import TeacherEvalHook
 from .teachers import plain_student
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -54,6 +57,29 @@ def _read_config(args: argparse.Namespace) -> Config:
     return config
 
 
+def _drop_teacher_evaluation(config: Config) -> None:
+    """For runs without validation data or without a teacher."""
+    hooks = config.get('custom_hooks') or []
+    config.custom_hooks = [hook for hook in hooks if hook['type'] not in ('TeacherEvalHook', TeacherEvalHook)]
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a run, where mmengine's own pointer to it is not usable.
+
+    mmengine writes the name of the newest file into `last_checkpoint`. A run killed in just that
+    moment leaves it empty, or naming a file that is gone.
+
+    Returns:
+        A path, or None where the pointer is fine or there is no checkpoint at all.
+    """
+    pointer = Path(work_dir) / 'last_checkpoint'
+    if pointer.is_file() and (named := pointer.read_text().strip()) and Path(named).is_file():
+        return None
+    found = [(int(match[1]), path) for path in Path(work_dir).glob('*.pth')
+             if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', path.stem))]  # fmt: skip
+    return next((str(path) for _, path in sorted(found, reverse=True) if zipfile.is_zipfile(path)), None)
+
+
 def _run(config: Config, what: Literal['train', 'test']) -> None:
     """Build the Runner and run it; on machines without a GPU several processes talk through gloo."""
     # torch's own switch: nothing that is loaded may bring pickled code, unless the user says so
@@ -92,8 +118,7 @@ def run_train(argv: Sequence[str] | None = None) -> None:
 
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
-        hooks = config.get('custom_hooks') or []
-        config.custom_hooks = [hook for hook in hooks if hook['type'] != 'TeacherEvalHook']
+        _drop_teacher_evaluation(config)
     if args.amp:
         if get_device() == 'cpu':
             raise SystemExit("--amp: mmengine's AmpOptimWrapper needs a GPU (or NPU, MLU), none is here; drop it")
@@ -105,7 +130,7 @@ def run_train(argv: Sequence[str] | None = None) -> None:
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+        config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     _run(config, 'train')
 
 
@@ -117,7 +142,7 @@ def run_test(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = _read_config(args)
     config.model = plain_student(config.model)
-    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] != 'TeacherEvalHook']
+    _drop_teacher_evaluation(config)
     config.load_from = args.checkpoint
     if args.out:
         evaluators = copy.deepcopy(config.test_evaluator)

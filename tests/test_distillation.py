@@ -10,7 +10,6 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmkd_plugin import distill
-from mmkd_plugin.configured_loss import read_pairs
 from mmkd_plugin.losses import DistillLoss
 from tests.conftest import DKD, KD, batch, build, student_cfg, trained_like
 
@@ -52,21 +51,6 @@ def set_progress(epoch, iteration=0):
     hub = MessageHub.get_current_instance()
     hub.update_info('epoch', epoch)
     hub.update_info('iter', iteration)
-
-
-def test_pairs_as_written():
-    def written(on):
-        return [(str(s), str(t)) for s, t in read_pairs(on, 'loss')]
-
-    assert written('a.b') == [('a.b', 'a.b')]
-    assert written(['a', {'student': 'b', 'teacher': 'c:input'}]) == [('a', 'a'), ('b', 'c:input')]
-    assert written({'student': ['a', 'b'], 'teacher': ['c', 'd[1]']}) == [('a', 'c'), ('b', 'd[1]')]
-
-
-@pytest.mark.parametrize('on', [None, [], {'student': 'a'}, {'student': ['a'], 'teacher': ['b', 'c']}, 3])
-def test_bad_pairs(on):
-    with pytest.raises(ValueError, match=r"losses\['loss_x'\] has on="):
-        read_pairs(on, 'loss_x')
 
 
 class TestLearnableParts:

@@ -21,7 +21,8 @@ class EpochSeedHook(Hook):
     have done, and no two epochs draw the same augmentations.
 
     Workers that persist over epochs keep states of their own: a run with
-    ``persistent_workers=True`` is warned that it will not resume exactly.
+    ``persistent_workers=True`` is warned that it will not resume exactly. An iteration-based loop
+    is one epoch to mmengine, so there the seeds are set once, and resuming starts them again.
     """
 
     priority = 'VERY_HIGH'

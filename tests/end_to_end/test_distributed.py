@@ -4,6 +4,7 @@ import pytest
 
 from mmkd_plugin.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import ROOT, command, options, tiny_options
+from tests.end_to_end.test_checkpoints import accuracy_by_mmpretrain, accuracy_in, holds_no_teacher, load_strictly
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -55,12 +56,8 @@ def test_training_by_the_launcher_writes_a_plain_student(tmp_path):
     launch('tools/train.py', 'configs/dkd_resnet.py', '--launcher', 'pytorch', '--work-dir', tmp_path, *arguments,
            port=29612)  # fmt: skip
     state = read_checkpoint(str(tmp_path / 'epoch_2.pth'))['state_dict']
-    from tests.end_to_end.test_checkpoints import accuracy_by_mmpretrain, holds_no_teacher, load_strictly
-
     load_strictly(state)
     assert holds_no_teacher(state)
     output = launch('tools/test.py', 'configs/dkd_resnet.py', tmp_path / 'epoch_2.pth', '--launcher', 'pytorch',
                     '--work-dir', tmp_path / 't', *arguments, port=29613).stdout  # fmt: skip
-    from tests.end_to_end.test_checkpoints import accuracy_in
-
     assert accuracy_in(output) == accuracy_by_mmpretrain(tmp_path, tmp_path / 'epoch_2.pth')

@@ -38,17 +38,18 @@ def wheel_site(tmp_path_factory):
 
 @pytest.mark.parametrize('package', ['mmpretrain', 'mmdet'])
 @pytest.mark.parametrize('style', ['text', 'read_base'])
-@pytest.mark.parametrize('install', ['checkout', 'wheel'])
+@pytest.mark.parametrize('install', ['editable', 'wheel'])
 def test_train(tmp_path, request, package, style, install):
-    site = ROOT if install == 'checkout' else request.getfixturevalue('wheel_site')
+    # the environment of `make test` has this checkout installed as editable, and nothing on PYTHONPATH
+    site, path = (ROOT, '') if install == 'editable' else [request.getfixturevalue('wheel_site')] * 2
     tool = Path(importlib.import_module(package).__path__[0]) / '.mim/tools/train.py'
     project = tmp_path / 'project'
     project.mkdir()
     (project / 'my_config.py').write_text(TEXT if style == 'text' else READ_BASE)
     tiny = options(tiny_options(1, log_level='INFO'))
-    done = command('-W', 'ignore', tool, 'my_config.py', '--work-dir', 'out', *tiny, cwd=project, PYTHONPATH=str(site))
+    done = command('-W', 'ignore', tool, 'my_config.py', '--work-dir', 'out', *tiny, cwd=project, PYTHONPATH=str(path))
     assert f'{site}' in command('-c', 'import mmkd_plugin; print(mmkd_plugin.__file__)', cwd=project,
-                                PYTHONPATH=str(site)).stdout  # fmt: skip
+                                PYTHONPATH=str(path)).stdout  # fmt: skip
     log = [json.loads(line) for line in next(project.glob('out/*/vis_data/scalars.json')).read_text().splitlines()]
     assert any('loss_dkd' in line for line in log)
     assert 'teacher/accuracy/top1' in log[-1], done.stdout[-2000:]

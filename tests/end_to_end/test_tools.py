@@ -1,0 +1,93 @@
+"""The commands of the README, at a tiny size."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from tests.end_to_end.helpers import ROOT, TINY, command, options, tiny_options
+
+pytestmark = [pytest.mark.openmmlab]
+DEMO = {**TINY, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'param_scheduler.total_steps': 1}
+DEMO.pop('randomness.seed')
+DEMO['log_level'] = 'INFO'
+
+
+def test_main_command_as_the_readme_writes_it(tmp_path):
+    output = command('tools/train.py', 'configs/dkd_resnet.py', '--work-dir', tmp_path,
+                     *options(tiny_options(2, log_level='INFO'))).stdout  # fmt: skip
+    assert 'Before training, on the validation data: teacher/accuracy/top1: 9' in output
+    assert 'loss_dkd' in output
+    assert 'teacher/accuracy/top1' in output.splitlines()[-1]
+
+
+def test_demo_prints_its_table(tmp_path):
+    output = command('tools/demo.py', '--seeds', 2, '--work-dir', tmp_path, *options(DEMO)).stdout
+    table = [line for line in output.splitlines() if line.startswith('|')]
+    assert [row.split('|')[1].strip() for row in table[2:]] == ['teacher', 'plain student', 'KD', 'DKD']
+    assert '701,178' in table[2]
+    assert all('44,550' in row and ' ± ' in row and 'epoch_1.pth' in row for row in table[3:])
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert [len(results[name]) for name in ('plain student', 'KD', 'DKD')] == [2, 2, 2]
+    assert 'standard error' in output
+
+
+def test_demo_that_fails_names_its_log(tmp_path):
+    done = command('tools/demo.py', '--work-dir', tmp_path, '--cfg-options', 'model.head.type=Nothing', check=False)
+    assert done.returncode != 0
+    assert 'Nothing' in done.stdout
+    assert 'train.log' in done.stdout
+
+
+def test_list_modules_shows_both_networks():
+    output = command('tools/list_modules.py', 'configs/dkd_resnet.py', '--depth', 2).stdout
+    student, teacher = output.split('\nteacher: ')
+    assert 'ImageClassifier on images (2, 1, 28, 28)' in student
+    for side, channels in ((student, 32), (teacher, 128)):
+        shapes = {line.split()[0]: line.split(maxsplit=2)[2] for line in side.splitlines()[1:] if line.strip()}
+        assert shapes['backbone.layer4'] == f'(2, {channels}, 4, 4)'
+        assert shapes['head.fc'] == '(2, 10)'
+
+
+def test_list_modules_of_a_plain_config():
+    output = command('tools/list_modules.py', 'configs/digits/resnet_teacher.py', '--depth', 3).stdout
+    assert 'backbone.layer4.1' in output
+    assert 'teacher:' not in output
+
+
+def test_benchmark_prints_ratio_and_memory():
+    output = command('tools/benchmark_step.py', 'configs/kd_resnet.py', '--image-size', 28, '--batch-size', 4,
+                     '--rounds', 2, '--warmup', 1, '--device', 'cpu').stdout  # fmt: skip
+    assert 'c / (a + b)' in output
+    assert '2 interleaved rounds' in output
+    memory = output.splitlines()[-1]
+    assert memory.startswith('peak memory')
+    assert 'distilled' in memory
+
+
+def test_benchmark_refuses_a_plain_config():
+    done = command('tools/benchmark_step.py', 'configs/digits/resnet_student.py', check=False)
+    assert done.returncode != 0
+    assert "expected type='Distilled'" in done.stdout
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh'])
+def test_scripts_are_executable_and_parse(script):
+    path = ROOT / 'tools' / script
+    assert os.stat(path).st_mode & stat.S_IXUSR
+    assert os.system(f'bash -n {path}') == 0
+
+
+@pytest.mark.parametrize(
+    'tool', ['train.py', 'test.py', 'demo.py', 'list_modules.py', 'benchmark_step.py', 'publish_model.py']
+)
+def test_help(tool):
+    assert 'usage' in command(f'tools/{tool}.py', '--help').stdout
+
+
+def test_missing_config_is_told():
+    done = command('tools/train.py', 'configs/none.py', check=False)
+    assert done.returncode == 1
+    assert "config 'configs/none.py' does not exist" in done.stdout
+    assert 'Traceback' not in done.stdout

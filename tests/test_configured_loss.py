@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from mmkd_plugin.configured_loss import ConfiguredLoss, read_pairs, read_task_loss
+from mmkd_plugin.taps import Tap
+
+
+def written(on):
+    return [(str(s), str(t)) for s, t in read_pairs(on, 'loss')]
+
+
+def test_pairs_as_written():
+    assert written('a.b') == [('a.b', 'a.b')]
+    assert written(['a', {'student': 'b', 'teacher': 'c:input'}]) == [('a', 'a'), ('b', 'c:input')]
+    assert written({'student': ['a', 'b'], 'teacher': ['c', 'd[1]']}) == [('a', 'c'), ('b', 'd[1]')]
+
+
+@pytest.mark.parametrize('on', [None, [], {'student': 'a'}, {'student': ['a'], 'teacher': ['b', 'c']}, 3])
+def test_bad_pairs(on):
+    with pytest.raises(ValueError, match=r"losses\['loss_x'\] has on="):
+        read_pairs(on, 'loss_x')
+
+
+def test_layers_are_summed():
+    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': ['a', 'b'], 'loss_weight': 2.0}, ['t'])
+    assert len(loss) == 2
+    one = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
+    other = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
+    expected = sum(module(one[tap], other[tap]) for module, tap in zip(loss, one, strict=True))
+    assert torch.equal(loss(one, other, {}), expected)
+
+
+def test_loss_that_returns_no_scalar_is_refused():
+    class Vector(nn.Module):
+        def forward(self, student, teacher):
+            return student.mean(1)
+
+    loss = ConfiguredLoss('loss_v', {'type': Vector, 'on': 'a'}, ['t'])
+    with pytest.raises(ValueError, match=r"losses\['loss_v'\] \(Vector\) cannot work on student 'a' \(2, 3\).*scalar"):
+        loss.connect({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}, {})
+
+
+def test_idle_without_learnable_parts_is_absent():
+    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': 'a'}, ['t'])
+    assert loss.idle() is None
+    loss[0].connector = nn.Linear(2, 2)
+    zero = loss.idle()
+    assert zero is not None
+    assert float(zero.detach()) == 0
+    zero.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
+
+
+def test_task_loss():
+    weight, schedule = read_task_loss({'loss_weight': 0.1, 'schedule': {'begin': 3}})
+    assert (weight, schedule.factor(2, 0), schedule.factor(3, 0)) == (0.1, 0.0, 1.0)
+    assert read_task_loss(None)[0] == 1.0
+    with pytest.raises(ValueError, match=r"unknown keys \['weight'\]"):
+        read_task_loss({'weight': 1})
+    with pytest.raises(ValueError, match=r'loss_weight=-1\.0'):
+        read_task_loss({'loss_weight': -1})

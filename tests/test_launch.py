@@ -1,0 +1,97 @@
+"""What the command line makes of a config; the runs themselves are in end_to_end/."""
+
+import pytest
+import torch
+
+from mmkd_plugin import launch
+from mmkd_plugin.paths import config_path
+
+CONFIG = config_path('dkd_resnet.py')
+
+
+@pytest.fixture
+def configs(monkeypatch):
+    """The configs that would have been run."""
+    seen: list = []
+    monkeypatch.setattr(launch, '_run', lambda config, what: seen.append((what, config)))
+    return seen
+
+
+def train(configs, *argv):
+    launch.run_train([CONFIG, *argv])
+    what, config = configs.pop()
+    assert what == 'train'
+    return config
+
+
+def test_defaults(configs):
+    config = train(configs)
+    assert config.work_dir == 'work_dirs/dkd_resnet'
+    assert config.launcher == 'none'
+    assert not config.resume
+    assert config.train_dataloader.collate_fn.type == 'default_collate'
+
+
+def test_usual_arguments(configs):
+    config = train(configs, '--work-dir', 'x', '--resume', '--cfg-options', 'train_cfg.max_epochs=2', 'a.b=[1,2]')
+    assert (config.work_dir, config.resume, config.load_from) == ('x', True, None)
+    assert (config.train_cfg.max_epochs, config.a.b) == (2, [1, 2])
+    assert train(configs, '--resume', 'c.pth').load_from == 'c.pth'
+
+
+def test_resuming_when_the_pointer_was_lost(configs, tmp_path):
+    import os
+
+    for name in ('epoch_2.pth', 'epoch_10.pth', 'epoch_11.pth', 'best_accuracy.pth'):
+        torch.save({}, tmp_path / name)
+    os.truncate(tmp_path / 'epoch_11.pth', 100)
+    pointer = tmp_path / 'last_checkpoint'
+
+    def resumed():
+        return train(configs, '--work-dir', str(tmp_path), '--resume').load_from
+
+    assert resumed() == str(tmp_path / 'epoch_10.pth')
+    for lost in ('', str(tmp_path / 'epoch_9.pth')):
+        pointer.write_text(lost)
+        assert resumed() == str(tmp_path / 'epoch_10.pth')
+    pointer.write_text(str(tmp_path / 'epoch_2.pth'))
+    assert resumed() is None, 'a pointer that is fine is left to mmengine'
+
+
+def test_without_validation_the_teacher_is_not_evaluated(configs):
+    config = train(configs, '--no-validate')
+    assert config.val_cfg is config.val_dataloader is config.val_evaluator is None
+    assert [hook.type for hook in config.custom_hooks] == ['EpochSeedHook']
+
+
+def test_scaling_the_learning_rate_needs_its_base(configs):
+    with pytest.raises(SystemExit, match=r'base_batch_size'):
+        train(configs, '--auto-scale-lr')
+    config = train(configs, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=64')
+    assert config.auto_scale_lr.enable
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_amp_needs_a_gpu(configs):
+    with pytest.raises(SystemExit, match='needs a GPU'):
+        train(configs, '--amp')
+
+
+def test_amp(configs, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    assert train(configs, '--amp').optim_wrapper.type == 'AmpOptimWrapper'
+
+
+def test_testing_takes_the_plain_student(configs):
+    launch.run_test([CONFIG, 'some.pth', '--out', 'results.pkl'])
+    what, config = configs.pop()
+    assert what == 'test'
+    assert config.model.type == 'ImageClassifier'
+    assert not {'teacher', 'losses', 'student'} & set(config.model)
+    assert config.load_from == 'some.pth'
+    assert config.test_evaluator[-1].type == 'DumpResults'
+
+
+def test_missing_config():
+    with pytest.raises(SystemExit, match='does not exist'):
+        launch.run_train(['none.py'])
