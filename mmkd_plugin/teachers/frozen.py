@@ -117,6 +117,8 @@ class Teacher:
         """What ``nn.Module._apply`` does for submodules: follow the student to its device."""
         for module in (self.model, self._renormalize):
             module._apply(fn)
+        # mmengine's data preprocessors keep their device apart, and learn it from `to`
+        self.model.to(next(self.model.parameters(), torch.empty(0)).device)
 
     def _optimize(self) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""

@@ -83,7 +83,7 @@ def test_scripts_are_executable_and_parse(script):
     'tool', ['train.py', 'test.py', 'demo.py', 'list_modules.py', 'benchmark_step.py', 'publish_model.py']
 )
 def test_help(tool):
-    assert 'usage' in command(f'tools/{tool}.py', '--help').stdout
+    assert 'usage' in command(f'tools/{tool}', '--help').stdout
 
 
 def test_missing_config_is_told():

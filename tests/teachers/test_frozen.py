@@ -126,6 +126,13 @@ def test_shared_by_copies_and_follows_apply(student, teacher):
     assert next(wrapped.model.parameters()).dtype == torch.float64
 
 
+def test_its_preprocessor_follows_the_student_to_another_device(student, teacher):
+    wrapped = make(student, teacher, FC)
+    wrapped.apply_(lambda t: t.to('meta'))
+    assert wrapped.model.data_preprocessor.device.type == 'meta'
+    assert wrapped.model.data_preprocessor.mean.device.type == 'meta'
+
+
 def test_wrong_tap_names_the_teacher(student, teacher):
     with pytest.raises(ValueError, match=r"the teacher \(ImageClassifier\) has no module 'head.fcc'.*head.fc"):
         make(student, teacher, Tap('head.fcc'))
