@@ -31,7 +31,7 @@ PROBES = {
     'torch': 'import torch; print(torch.version.cuda or torch.version.hip or "CPU build", torch.cuda.is_available())',
     'torchvision': 'import torchvision; torchvision.ops.nms',
     'cv2': 'import cv2',
-    'mmengine': 'import mmengine.runner',
+    'mmengine': 'import mmengine.runner, distutils.errors',  # its Runner asks for both
     'mmcv': 'import mmcv',
     'mmcv._ext': 'import torch, mmcv._ext',
     'mmdet': 'import mmdet',
@@ -78,7 +78,7 @@ def installed_distributions() -> dict[str, str]:
 
 
 def probe(name: str) -> Outcome:
-    """Tries one of `PROBES` in a process of its own, where it may crash."""
+    """Tries one of `PROBES` in a process of its own."""
     try:
         done = subprocess.run([sys.executable, '-c', PROBES[name]], capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
@@ -215,7 +215,8 @@ def check_imports(installed: Installed, try_: Probe) -> list[Problem]:
         if 'mmcv' in outcome.text.lower():  # a version that it refuses, or a part that is not there
             mend = compile_line(MMCV[stack])
         elif match := re.search(r"No module named '(\w+)", outcome.text):
-            mend = f'pip install {match[1]}'
+            name = {'distutils': '"setuptools<82"'}.get(match[1], match[1])  # it brings distutils to python 3.12
+            mend = f'pip install {name}'
         problems.append(Problem(f'{module} does not import: {outcome.text}', mend))
     return problems
 

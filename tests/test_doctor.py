@@ -54,6 +54,7 @@ CASES = {
     'mmcv for another torch': (ONEDL, {'mmcv._ext': 'undefined symbol: _ZN3c1'}, 'another torch', '--no-cache-dir'),
     'no pkg_resources': (UPSTREAM | {'setuptools': '82.0.1'}, {}, 'pkg_resources', 'setuptools<82'),
     'no setuptools': (without(UPSTREAM, 'setuptools'), {}, 'pkg_resources', 'setuptools<82'),
+    'python 3.12 without setuptools': (ONEDL, {'mmengine': "No module named 'distutils'"}, 'mmengine', 'setuptools<82'),
     'mmcv too new': (UPSTREAM | {'mmcv': '2.2.0'}, {'mmdet': 'AssertionError: MMCV==2.2.0'}, '2.2.0', 'mmcv==2.1.0'),
     'a dependency missing': (ONEDL, {'mmdet': "No module named 'shapely'"}, 'mmdet', 'pip install shapely'),
     'no libGL': (ONEDL, {'cv2': 'ImportError: libGL.so.1'}, 'libGL', 'opencv-python-headless'),

@@ -6,6 +6,7 @@ for a batch of two, and how often it runs in one pass where that is not once. No
 """
 
 import argparse
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +65,7 @@ def image_size(config: Config) -> int | None:
 
 def main() -> None:
     """The command line."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a plain or a distilled config')
     parser.add_argument('--depth', type=int, default=4, help='levels of dots to show (default 4)')

@@ -33,6 +33,7 @@ TORCHVISION = {'2.12.0': '0.27.0'}
 BUILD_TOOLS = ['setuptools>=77,<82', 'wheel', 'ninja', 'psutil']
 OURS = ['runtime', 'demo', 'tests']  # requirement files of every environment, whatever its stack
 STEPS = 4
+LAYOUT = '2'  # another one makes existing environments incomplete
 # mmcv installs without ops as happily as with them, so only an import tells.
 CHECK = 'import cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, mmkd_plugin.version'
 
@@ -58,7 +59,7 @@ def digest(*parts: str, files: list[str] | None = None) -> str:
     The checkout's path is in it, since scripts and links inside an environment hold absolute paths.
     """
     lines = [line for name in files or [] for line in requirements(name)]
-    return hashlib.sha256('\n'.join([str(ROOT), PY, *BUILD_TOOLS, *parts, *lines]).encode()).hexdigest()
+    return hashlib.sha256('\n'.join([LAYOUT, str(ROOT), PY, *BUILD_TOOLS, *parts, *lines]).encode()).hexdigest()
 
 
 def wheel_dir(torch: str, ops: str) -> Path:
@@ -276,7 +277,9 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
     if torch_env is not env:
         torch_env.finish(torch_digest)
         env.create()
-        (env.site_packages / '_mmkd_torch.pth').write_text(f'{torch_env.site_packages}\n')
+        # addsitedir, and no bare path, so that the .pth files in there count too: setuptools brings distutils by one
+        link = f'import site; site.addsitedir({str(torch_env.site_packages)!r})\n'
+        (env.site_packages / '_mmkd_torch.pth').write_text(link)
 
     wheel = mmcv_wheel(env, mmcv) if mmcv else None
     step(3, f'the other packages of the {stack} stack, and the tools: 1 to 3 minutes')
