@@ -49,21 +49,24 @@ def allow_mmengine_globals() -> None:
 
 
 @contextmanager
-def weights_only() -> Iterator[None]:
-    """Make every ``torch.load`` inside refuse pickled code, whatever arguments it is given."""
-    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-    before = os.environ.get(name)
-    os.environ[name] = '1'
+def _pickle_forced(allowed: bool) -> Iterator[None]:
+    """Make every ``torch.load`` inside refuse (or, on the user's word, take) pickled code.
+
+    By torch's own two switches, which override what callers such as mmengine ask for.
+    """
+    names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[allowed]] = '1'
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
-def read_checkpoint(source: str, trust_pickle: bool = False) -> dict[str, Any]:
+def read_checkpoint(source: str | Path, trust_pickle: bool = False) -> dict[str, Any]:
     """Read a checkpoint from a file or from what mmengine can fetch (http, torchvision://, ...).
 
     Args:
@@ -75,24 +78,28 @@ def read_checkpoint(source: str, trust_pickle: bool = False) -> dict[str, Any]:
         The checkpoint, on the CPU.
 
     Raises:
+        TypeError: If the source is no path.
         FileNotFoundError: If a local path does not exist.
         ValueError: If the file cannot be read, holds pickled code, or is no dictionary.
     """
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f'checkpoint={source!r} given, expected a path or an address')
+    source = str(source)
     allow_mmengine_globals()  # again: onedl's mmengine takes them off the list after each of its own loads
     try:
-        if '://' in source:
-            from mmengine.runner.checkpoint import CheckpointLoader
+        with _pickle_forced(allowed=trust_pickle):
+            if '://' in source:
+                from mmengine.runner.checkpoint import CheckpointLoader
 
-            with weights_only():
                 checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
-        else:
-            path = Path(source).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"checkpoint '{source}' does not exist (looked at {path.absolute()}). "
-                    'Train the teacher first, or give the path or address of its weights'
-                )
-            checkpoint = torch.load(path, map_location='cpu', weights_only=not trust_pickle)
+            else:
+                path = Path(source).expanduser()
+                if not path.is_file():
+                    raise FileNotFoundError(
+                        f"checkpoint '{source}' does not exist (looked at {path.absolute()}). "
+                        'Train the teacher first, or give the path or address of its weights'
+                    )
+                checkpoint = torch.load(path, map_location='cpu')
     except UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         what = f' ({found[1]})' if found else ''

@@ -1,6 +1,7 @@
 """One entry of `losses` in a config: a loss, where it reads, which teacher, and when it counts."""
 
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .context import PROVIDERS
+from .losses import DistillLoss
 from .schedule import Schedule
 from .taps import Tap
 
@@ -28,10 +30,10 @@ class ConfiguredLoss(nn.ModuleList):
     """
 
     def __init__(self, name: str, cfg: Mapping[str, Any], teachers: Sequence[str]) -> None:
-        if 'loss' not in name or not name.isidentifier():
+        if 'loss' not in name or not name.isidentifier() or name == 'loss':
             raise ValueError(
-                f"losses={{'{name}': ...}} given; the name must be an identifier that contains 'loss' (such as "
-                f"'loss_{name}'), because mmengine adds up only such entries"
+                f"losses={{'{name}': ...}} given; the name must be an identifier that contains 'loss', and more "
+                f"(such as 'loss_{name}'): mmengine adds up only such entries, and 'loss' is the student's own"
             )
         if not isinstance(cfg, Mapping) or not {'type', 'on'} <= set(cfg):
             raise ValueError(
@@ -46,7 +48,7 @@ class ConfiguredLoss(nn.ModuleList):
         if teacher not in teachers:
             raise ValueError(f"losses['{name}'] names teacher={teacher!r}, expected one of {list(teachers)}")
         schedule = read_schedule(arguments.pop('schedule', None), name)
-        modules = [MODELS.build(dict(arguments)) for _ in pairs]
+        modules = [_build(name, arguments) for _ in pairs]
         self.relates_layers = bool(getattr(modules[0], 'relates_layers', False))
         super().__init__(modules[:1] if self.relates_layers else modules)
         self.name, self.pairs, self.teacher, self.schedule = name, pairs, teacher, schedule
@@ -103,13 +105,14 @@ class ConfiguredLoss(nn.ModuleList):
         """Refuse to teach nothing.
 
         Raises:
-            RuntimeError: If no tapped tensor of the student carries a gradient.
+            RuntimeError: If a tapped tensor of the student carries no gradient.
         """
-        if torch.is_grad_enabled() and not any(student[tap].requires_grad for tap in self.student_taps):
+        dead = [str(tap) for tap in self.student_taps if not student[tap].requires_grad]
+        # a loss that relates layers teaches as long as one of them learns
+        if torch.is_grad_enabled() and dead and (not self.relates_layers or len(dead) == len(self.pairs)):
             raise RuntimeError(
-                f"losses['{self.name}'] reads {[str(tap) for tap in self.student_taps]} of the student, and none of "
-                'these carries a gradient, so it would teach nothing: they are frozen, detached, or inside an '
-                'activation checkpoint (with_cp=True). Tap a later module'
+                f"losses['{self.name}'] reads {dead} of the student, which carries no gradient, so that would teach "
+                'nothing: it is frozen, detached, or inside an activation checkpoint (with_cp=True). Tap a later module'
             )
 
     def idle(self) -> Tensor | None:
@@ -126,6 +129,27 @@ class ConfiguredLoss(nn.ModuleList):
         else:
             for module, (s, t) in zip(self, self.pairs, strict=True):
                 yield module, student[s], teacher[t]
+
+
+def _build(name: str, cfg: Mapping[str, Any]) -> DistillLoss:
+    """The loss module; mistakes are told with the entry's name."""
+    kind = cfg['type']
+    with MODELS.switch_scope_and_registry(None) as registry:  # the default scope's, as for every nested type
+        loss_class = registry.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(loss_class, type) and issubclass(loss_class, DistillLoss)):
+        known = sorted(k for k, v in MODELS.module_dict.items() if isinstance(v, type) and issubclass(v, DistillLoss))
+        near = difflib.get_close_matches(str(kind), known, n=2)
+        raise ValueError(
+            f"losses['{name}'] has type={kind!r}, "
+            + ('which is not registered' if loss_class is None else 'which is no DistillLoss')
+            + (f'; did you mean {" or ".join(near)}?' if near else '.')
+            + f' Known: {", ".join(known)}. A loss of your own derives from mmkd_plugin.DistillLoss and is registered '
+            'in mmengine.registry.MODELS'
+        )
+    try:
+        return loss_class(**{key: value for key, value in cfg.items() if key != 'type'})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"losses['{name}']: {error}. {loss_class.__name__}{inspect.signature(loss_class)}") from error
 
 
 def read_pairs(on: Any, name: str) -> list[Pair]:
@@ -148,8 +172,8 @@ def read_pairs(on: Any, name: str) -> list[Pair]:
     if isinstance(on, (list, tuple)) and on:
         return [pair for item in on for pair in read_pairs(item, name)]
     if isinstance(on, Mapping) and set(on) == {'student', 'teacher'}:
-        sides = [[on[s]] if isinstance(on[s], str) else list(on[s]) for s in ('student', 'teacher')]
-        if len(sides[0]) == len(sides[1]) > 0:
+        sides = [[on[s]] if isinstance(on[s], str) else on[s] for s in ('student', 'teacher')]
+        if all(isinstance(side, (list, tuple)) for side in sides) and len(sides[0]) == len(sides[1]) > 0:
             return [(Tap.parse(s), Tap.parse(t)) for s, t in zip(*sides, strict=True)]
     raise ValueError(
         f"losses['{name}'] has on={on!r}, expected 'module.path', dict(student='module.path', teacher='module.path') "
@@ -164,6 +188,8 @@ def read_schedule(cfg: Mapping[str, Any] | None, name: str) -> Schedule:
         ValueError: If a key is unknown or the interval is empty.
     """
     known = ('begin', 'end', 'warmup', 'by_epoch')
+    if cfg is not None and not isinstance(cfg, Mapping):
+        raise ValueError(f"schedule of '{name}' is {cfg!r}, expected dict({', '.join(f'{k}=...' for k in known)})")
     for key in cfg or ():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -181,6 +207,8 @@ def read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
     Raises:
         ValueError: If a key is unknown or the weight is negative.
     """
+    if cfg is not None and not isinstance(cfg, Mapping):
+        raise ValueError(f'task_loss={cfg!r} given, expected dict(loss_weight=..., schedule=dict(...))')
     cfg = dict(cfg or {})
     weight = float(cfg.pop('loss_weight', 1.0))
     schedule = read_schedule(cfg.pop('schedule', None), 'task_loss')

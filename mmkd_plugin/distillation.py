@@ -1,10 +1,11 @@
 """The `distill` child of a distilled student: its losses, its teachers, one training step."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 from .configured_loss import ConfiguredLoss, read_task_loss
@@ -36,11 +37,18 @@ class Distillation(nn.Module):
         input_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(losses, Mapping) or not losses:
+            raise ValueError(f"losses={losses!r} given, expected dict(loss_kd=dict(type='KDLoss', on='head.fc'))")
+        if input_shape is not None and (not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3):
+            raise ValueError(f'input_shape={input_shape!r} given, expected (channels, height, width)')
         self.teachers = teachers
         self.losses = nn.ModuleDict({n: ConfiguredLoss(n, cfg, list(teachers)) for n, cfg in losses.items()})
+        if unread := set(teachers) - {loss.teacher for loss in self.configured}:
+            raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
         self.task_weight, self.task_schedule = read_task_loss(task_loss)
         self._clone: set[Tap] = set()
         self._last: dict[str, Tensor] = {}
+        self._checked = False
         self._dry_run(student, input_shape or infer_input_shape(student))
 
     @property
@@ -66,15 +74,10 @@ class Distillation(nn.Module):
         for loss in self.configured:
             loss.connect(student_values, teacher_values[loss.teacher], context)
 
-    def prepare(self) -> None:
-        """Load the teachers' weights, before training starts. Does nothing the second time."""
+    def prepare(self, like: Tensor) -> None:
+        """Make the teachers ready for tensors like this one; before training, and cheaply in each step."""
         for teacher in self.teachers.values():
-            teacher.prepare()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        for teacher in self.teachers.values():
-            teacher.apply_(fn)
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            teacher.prepare(like)
 
     def step(
         self, student: nn.Module, run_student: Callable[[], dict[str, Any]], images: Tensor, data_samples: Any
@@ -95,7 +98,7 @@ class Distillation(nn.Module):
             FloatingPointError: If a loss is not finite; the message names it.
         """
         self._check_finite()
-        self.prepare()
+        self.prepare(images)
         epoch, iteration = self._progress()
         factors = {loss.name: loss.schedule.factor(epoch, iteration) for loss in self.configured}
         active = [loss for loss in self.configured if factors[loss.name]]
@@ -137,7 +140,27 @@ class Distillation(nn.Module):
                 "mmengine.logging.MessageHub.get_current_instance().update_info('epoch', n) and ('iter', n) in your "
                 'own loop'
             )
+        self._check_schedules(info.get('max_epochs'))
         return int(info.get('epoch') or 0), int(info.get('iter') or 0)
+
+    def _check_schedules(self, epochs: int | None) -> None:
+        """Once: whether the run is long enough for its schedules.
+
+        Raises:
+            ValueError: If a loss would never begin.
+        """
+        if self._checked or epochs is None:
+            return
+        self._checked = True
+        hint = 'To mmengine an iteration-based loop is one epoch: there, set by_epoch=False in the schedule'
+        for name, schedule in [(loss.name, loss.schedule) for loss in self.configured] + [('task', self.task_schedule)]:
+            if schedule.by_epoch and schedule.begin >= epochs:
+                raise ValueError(
+                    f'the {name} loss begins at epoch {schedule.begin} (from 0), and this run has {epochs}. {hint}'
+                )
+            if schedule.by_epoch and schedule.begin + schedule.warmup > epochs:
+                text = f'the {name} loss warms up over {schedule.warmup} epochs, and this run has {epochs}. {hint}'
+                print_log(text, 'current', logging.WARNING)
 
     def _watch(self, losses: Mapping[str, Any]) -> None:
         """Remember this step's values.
@@ -145,16 +168,16 @@ class Distillation(nn.Module):
         On a CPU they are looked at now, before the update; on a GPU in the next step, when they
         are long computed, so that no step waits for the device.
         """
-        values = {n: v for n, v in losses.items() if 'loss' in n and isinstance(v, Tensor)}
-        self._last = {name: value.detach() for name, value in values.items()}
-        if all(value.device.type == 'cpu' for value in values.values()):
+        values = {n: v if isinstance(v, (list, tuple)) else [v] for n, v in losses.items() if 'loss' in n}
+        self._last = {n: torch.stack([t.detach().float().sum() for t in v]).sum() for n, v in values.items() if v}
+        if all(value.device.type == 'cpu' for value in self._last.values()):
             self._check_finite()
 
     def _check_finite(self) -> None:
         last, self._last = self._last, {}
-        if not last or torch.stack([v.float().sum() for v in last.values()]).isfinite().all():
+        if not last or torch.stack(list(last.values())).isfinite().all():
             return
-        sums = {name: float(value.float().sum()) for name, value in last.items()}
+        sums = {name: float(value) for name, value in last.items()}
         bad = {name: value for name, value in sums.items() if not torch.tensor(value).isfinite()}
         raise FloatingPointError(
             f'not finite: {bad}; all losses of the step: {sums}. Lower the learning rate or that loss_weight, or give '

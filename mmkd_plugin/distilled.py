@@ -21,23 +21,27 @@ class DistilledMixin:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The student's own forward; in ``loss`` mode with the distillation losses added."""
-        arguments = _signature(type(self)).bind(self, *args, **kwargs)  # type: ignore[arg-type]
-        arguments.apply_defaults()
-        if arguments.arguments.get('mode') != 'loss':
+        bound = _signature(type(self)).bind(self, *args, **kwargs)  # type: ignore[arg-type]
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        if arguments.pop('mode') != 'loss':
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        _, images, *others = arguments.arguments.values()
-        data_samples = arguments.arguments.get('data_samples', others[0] if others else None)
+        _, images, *others = arguments.values()
         return self.distill.step(
             self,  # type: ignore[arg-type]
             lambda: super(DistilledMixin, self).forward(*args, **kwargs),  # type: ignore[misc]
             images,
-            data_samples,
+            arguments.get('data_samples', others[0] if others else None),
         )
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles name the student's class; the subclass is made anew."""
+        return _new, (type(self).__bases__[1],), self.__dict__
 
     def init_weights(self) -> None:
         """Initialise the student; load the teachers. mmengine's Runner calls it before training."""
         super().init_weights()  # type: ignore[misc]
-        self.distill.prepare()
+        self.distill.prepare(next(self.parameters()))  # type: ignore[attr-defined]
 
 
 @functools.cache
@@ -45,6 +49,11 @@ def distilled_class(student: type[BaseModel]) -> type[BaseModel]:
     """The subclass of a student's class that trains by distillation."""
     name = f'Distilled{student.__name__}'
     return type(name, (DistilledMixin, student), {'__module__': __name__, '__doc__': student.__doc__})
+
+
+def _new(student: type[BaseModel]) -> BaseModel:
+    cls: Any = distilled_class(student)  # type: ignore[arg-type]
+    return cls.__new__(cls)
 
 
 @functools.cache
@@ -90,14 +99,16 @@ def distill(
         raise TypeError(f'{type(model).__name__} given as student, expected a mmengine BaseModel')
     if isinstance(model, DistilledMixin):
         raise ValueError('this student is distilled already; name several losses and teachers once')
-    if (teacher is None) == (teachers is None):
+    if 'mode' not in inspect.signature(model.forward).parameters:
+        raise TypeError(
+            f"{type(model).__name__}.forward has no argument `mode`, which mmengine's training calls it with"
+        )
+    if (teacher is None) == (teachers is None) or not isinstance(teachers or {}, Mapping):
         raise ValueError(f'give either teacher=... or teachers=dict(name=...): {EXAMPLE}')
-    if not losses:
-        raise ValueError("losses is empty, expected dict(loss_kd=dict(type='KDLoss', on='head.fc'))")
     specs = {'teacher': teacher} if teachers is None else dict(teachers)
     with keep_random_state():
         built = {
-            name: Teacher(build_teacher(spec, name), model)  # nothing of the student is touched
+            name: Teacher(build_teacher(spec, name, model), model)  # nothing of the student is touched
             for name, spec in specs.items()
         }
         distillation = Distillation(model, built, losses, task_loss, input_shape)

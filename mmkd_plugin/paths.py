@@ -1,5 +1,6 @@
 """Finding config files by name: ours, other packages', the user's."""
 
+import difflib
 import importlib.util
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read_config(name: str) -> tuple[Config, str | None]:
         return Config.fromfile(config_path(rest)), str(shipped) if shipped.is_file() else None
     if separator:
         # asked here because mmengine's get_config would run pip on its own
-        if importlib.util.find_spec(package) is None:
+        if not package or importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
                 f"config '{name}' needs the package {package}, which is not installed; "
                 'python -m mmkd_plugin.doctor shows what is'
@@ -69,6 +70,11 @@ def read_config(name: str) -> tuple[Config, str | None]:
             config = get_config(name, pretrained=True)
         except AssertionError:  # listed in the model zoo, but without weights
             config = get_config(name)
+        except FileNotFoundError as error:
+            near = _near_configs(package, rest)
+            raise FileNotFoundError(
+                f"{package} has no config '{rest}'" + (f'; near names: {", ".join(near)}' if near else '')
+            ) from error
         return config, config.get('model_path')
     path = Path(name).expanduser()
     if not path.is_file():
@@ -77,3 +83,11 @@ def read_config(name: str) -> tuple[Config, str | None]:
             "package is named as 'mmpretrain::resnet/resnet34_8xb32_in1k.py'"
         )
     return Config.fromfile(str(path)), None
+
+
+def _near_configs(package: str, name: str) -> list[str]:
+    """Configs of a package whose names are like one that does not exist."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    root = Path(folders[0] if folders else '.') / '.mim' / 'configs'
+    return difflib.get_close_matches(name, [str(path.relative_to(root)) for path in root.rglob('*.py')], n=3)

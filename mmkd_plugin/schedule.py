@@ -31,6 +31,8 @@ class Schedule:
     by_epoch: bool = True
 
     def __post_init__(self) -> None:
+        if not all(isinstance(n, int) for n in (self.begin, self.warmup, self.end or 0)):
+            raise ValueError(f'{self} given, expected whole numbers')
         if self.begin < 0 or self.warmup < 0 or (self.end is not None and self.end <= self.begin):
             raise ValueError(f'{self} given, expected begin >= 0, warmup >= 0 and end > begin (or end=None)')
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
-from mmkd_plugin.checkpoint import load_exactly, read_checkpoint, state_dict_of, weights_only
+from mmkd_plugin.checkpoint import load_exactly, read_checkpoint, state_dict_of
 
 
 class Evil:
@@ -91,13 +92,25 @@ def test_address_without_a_file(serve):
         read_checkpoint(f'{serve}/none.pth')
 
 
-def test_weights_only_restores_the_environment(monkeypatch):
-    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
-    import os
+@pytest.mark.parametrize('name', ['TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None])
+def test_torchs_switches_neither_decide_nor_are_lost(tmp_path, monkeypatch, serve, name):
+    switches = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    for switch in switches:
+        monkeypatch.delenv(switch, raising=False)
+    if name:
+        monkeypatch.setenv(name, '1')
+    before = {switch: os.environ.get(switch) for switch in switches}
+    local = save(tmp_path / 'a.pth', {'extra': pickle.PickleBuffer})
+    for source in (local, f'{serve}/a.pth'):
+        with pytest.raises(ValueError, match='pickled'):
+            read_checkpoint(source)
+        assert read_checkpoint(source, trust_pickle=True)['extra'] is pickle.PickleBuffer
+    assert {switch: os.environ.get(switch) for switch in switches} == before
 
-    with weights_only():
-        assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'
-    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+def test_not_a_path():
+    with pytest.raises(TypeError, match='expected a path or an address'):
+        read_checkpoint(3)  # type: ignore[arg-type]
 
 
 def test_missing_file_names_the_place(tmp_path):

@@ -117,7 +117,7 @@ class TestSchedules:
 
     def test_teacher_rests_while_nobody_reads_it(self, student, teacher):
         model = distill(student, {'loss_kd': {**KD['loss_kd'], 'schedule': {'begin': 1}}}, teacher=teacher)
-        model.distill.prepare()
+        model.distill.prepare(batch()['inputs'])
         calls = []
         model.distill.teachers['teacher'].model.register_forward_pre_hook(lambda *_: calls.append(1))
         self.losses(model, 0)
@@ -165,7 +165,7 @@ class TestSeveral:
 
     def test_one_pass_of_a_teacher_serves_all_its_losses(self, student, teacher):
         model = distill(student, {**KD, **DKD, **HINT}, teacher=teacher)
-        model.distill.prepare()
+        model.distill.prepare(batch()['inputs'])
         calls = []
         model.distill.teachers['teacher'].model.register_forward_pre_hook(lambda *_: calls.append(1))
         model(**batch(), mode='loss')
@@ -187,7 +187,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ('losses', 'match'),
         [
-            ({'kd': KD['loss_kd']}, r"name must be an identifier that contains 'loss' \(such as 'loss_kd'\)"),
+            ({'kd': KD['loss_kd']}, r"identifier that contains 'loss', and more \(such as 'loss_kd'\)"),
             ({'loss_kd': {'type': 'KDLoss'}}, 'at least `type` and `on`'),
             ({'loss_kd': {**KD['loss_kd'], 'on': 'head.fx'}}, r"student.*no module 'head.fx'. Near names: head.fc"),
             ({'loss_kd': {**KD['loss_kd'], 'on': {'student': 'head.fc', 'teacher': 'head.f'}}},
@@ -200,6 +200,56 @@ class TestMistakes:
     def test_told_at_build(self, student, teacher, losses, match):
         with pytest.raises(ValueError, match=match):
             distill(student, losses, teacher=teacher)
+
+    @pytest.mark.parametrize(
+        ('change', 'match'),
+        [
+            ({'losses': [KD['loss_kd']]}, r'losses=\[.* given, expected dict\(loss_kd='),
+            ({'losses': {}}, r'losses=\{\} given'),
+            ({'losses': {'loss_kd': {**KD['loss_kd'], 'schedule': 20}}}, "schedule of 'loss_kd' is 20, expected dict"),
+            ({'losses': {'loss_kd': {**KD['loss_kd'], 'schedule': {'begin': '5'}}}}, 'expected whole numbers'),
+            ({'losses': {'loss_kd': {**KD['loss_kd'], 'on': {'student': 3, 'teacher': 'a'}}}}, 'has on='),
+            ({'losses': {'loss_kd': {**KD['loss_kd'], 'temperature': '4'}}}, r"\['loss_kd'\]: temperature='4' given"),
+            (
+                {'losses': {'loss_kd': {'type': 'KDLoss', 'on': 'head.fc', 'temprature': 3}}},
+                r'temprature.*temperature: ',
+            ),
+            ({'losses': {'loss_kd': {'type': 'KDLos', 'on': 'head.fc'}}}, 'not registered; did you mean KDLoss'),
+            ({'losses': {'loss_kd': {'type': 'CrossEntropyLoss', 'on': 'head.fc'}}}, 'no DistillLoss'),
+            ({'task_loss': 0.5}, r'task_loss=0\.5 given, expected dict'),
+            ({'input_shape': 32}, r'input_shape=32 given, expected \(channels'),
+            ({'teacher': None, 'teachers': ['a']}, r'teachers=dict\(name=\.\.\.\)'),
+        ],
+    )
+    def test_of_the_wrong_kind(self, student, teacher, change, match):
+        with pytest.raises(ValueError, match=match):
+            distill(student, **{'losses': KD, 'teacher': teacher, **change})
+
+    def test_teacher_that_nobody_reads(self, student, teacher):
+        losses = {'loss_kd': {**KD['loss_kd'], 'teacher': 'a'}}
+        with pytest.raises(ValueError, match=r"no loss reads the teachers \['b'\]"):
+            distill(student, losses, teachers={'a': teacher, 'b': wide_teacher()})
+
+    def test_one_dead_layer_of_several(self, student, teacher):
+        for part in (student.backbone.conv1, student.backbone.bn1, student.backbone.layer1):
+            part.requires_grad_(False)
+        losses = {'loss_hint': {'type': 'HintLoss', 'on': ['backbone.layer1', 'backbone.layer2']}}
+        with pytest.raises(RuntimeError, match=r"reads \['backbone.layer1'\]"):
+            distill(student, losses, teacher=teacher)(**batch(), mode='loss')
+
+    def test_schedule_that_the_run_is_too_short_for(self, student, teacher, monkeypatch):
+        import mmkd_plugin.distillation as module
+
+        said: list[str] = []
+        monkeypatch.setattr(module, 'print_log', lambda text, *_: said.append(text))
+        MessageHub.get_current_instance().update_info('max_epochs', 1)
+        set_progress(0)
+        cfg = {'loss_kd': {**KD['loss_kd'], 'schedule': {'warmup': 20}}}
+        distill(copy.deepcopy(student), cfg, teacher=copy.deepcopy(teacher))(**batch(), mode='loss')
+        assert 'warms up over 20 epochs, and this run has 1' in said[0]
+        cfg = {'loss_kd': {**KD['loss_kd'], 'schedule': {'begin': 1}}}
+        with pytest.raises(ValueError, match=r'begins at epoch 1.*by_epoch=False'):
+            distill(student, cfg, teacher=teacher)(**batch(), mode='loss')
 
     def test_different_class_counts(self, student):
         cfg = student_cfg()
@@ -217,15 +267,16 @@ class TestMistakes:
             model(**data, mode='loss')
 
     def test_name_of_the_students_own_loss(self, student, teacher):
-        model = distill(student, {'loss': KD['loss_kd']}, teacher=teacher)
-        with pytest.raises(ValueError, match="already has a loss 'loss'"):
-            model(**batch(), mode='loss')
+        with pytest.raises(ValueError, match="'loss' is the student's own"):
+            distill(student, {'loss': KD['loss_kd']}, teacher=teacher)
 
     def test_frozen_student_layer_would_teach_nothing(self, student, teacher):
         student.backbone.requires_grad_(False)
         losses = {'loss_hint': {**HINT['loss_hint'], 'on': 'backbone.layer1'}}
         model = distill(student, losses, teacher=teacher)
-        with pytest.raises(RuntimeError, match='none of these carries a gradient'):
+        with pytest.raises(
+            RuntimeError, match=r"reads \['backbone.layer1'\] of the student, which carries no gradient"
+        ):
             model(**batch(), mode='loss')
 
     def test_non_finite_loss_is_named_before_any_update(self, student, teacher):

@@ -1,6 +1,7 @@
 """The distilled student is the student: its class, its parameters, its outputs."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -102,7 +103,10 @@ def test_teacher_is_no_part_of_the_model(student, teacher):
     model.train()
     assert not hidden.training
     model.double()
-    assert next(hidden.parameters()).dtype == torch.float64
+    data = batch()
+    data['inputs'] = data['inputs'].double()
+    model(**data, mode='loss')
+    assert next(model.distill.teachers['teacher'].model.parameters()).dtype == torch.float64
 
 
 def test_copies_train_alone_and_share_the_teacher(student, teacher):
@@ -116,6 +120,21 @@ def test_copies_train_alone_and_share_the_teacher(student, teacher):
     average = ExponentialMovingAverage(model)
     average.update_parameters(model)
     assert 'distill' not in ''.join(average.module.state_dict())
+
+
+def test_a_copy_that_is_cast_or_moved_leaves_the_teacher_alone(student, teacher):
+    model = make(student, teacher)
+    model(**batch(), mode='loss')
+    copy.deepcopy(model).half().to('meta')
+    assert torch.isfinite(model(**batch(), mode='loss')['loss_kd'])
+    assert next(model.distill.teachers['teacher'].model.parameters()).dtype == torch.float32
+
+
+def test_it_can_be_pickled(student, teacher):
+    model = make(student, teacher).eval()
+    twin = pickle.loads(pickle.dumps(model))
+    assert type(twin) is type(model)
+    assert torch.equal(twin(**batch(), mode='loss')['loss_kd'], model(**batch(), mode='loss')['loss_kd'])
 
 
 def test_weight_zero_is_plain_training_bit_for_bit():
@@ -192,12 +211,16 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r'either teacher=... or teachers='):
             distill(student, KD, teacher=teacher, teachers={'a': teacher})
 
-    def test_no_losses(self, student, teacher):
-        with pytest.raises(ValueError, match='losses is empty'):
-            distill(student, {}, teacher=teacher)
+    def test_forward_without_mode(self, teacher):
+        class Odd(BaseModel):
+            def forward(self, inputs, **kwargs):
+                return {}
+
+        with pytest.raises(TypeError, match=r'Odd\.forward has no argument `mode`'):
+            distill(Odd(), KD, teacher=teacher)
 
     def test_student_is_the_teacher(self, student):
-        with pytest.raises(ValueError, match='is, or shares modules with, the student'):
+        with pytest.raises(ValueError, match='is, or shares modules or weights with, the student'):
             make(student, student)
         assert type(student) is ImageClassifier, 'a failed distill() must leave the student as it was'
 

@@ -102,8 +102,8 @@ def check_temperature(temperature: float) -> float:
     Raises:
         ValueError: If it is not a finite positive number.
     """
-    if not 0 < temperature < float('inf'):
-        raise ValueError(f'temperature={temperature} given, expected a finite number > 0')
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float('inf'):
+        raise ValueError(f'temperature={temperature!r} given, expected a finite number > 0')
     return float(temperature)
 
 

@@ -1,8 +1,10 @@
 """From what a config says about a teacher to the network it means."""
 
+import copy
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -80,13 +82,14 @@ def untrained(spec: Any) -> Any:
     return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, 'untrained': True}
 
 
-def build_teacher(spec: Any, name: str = 'teacher') -> TeacherSpec:
+def build_teacher(spec: Any, name: str = 'teacher', student: nn.Module | None = None) -> TeacherSpec:
     """Build the network that a teacher's spec means; its weights are loaded later.
 
     Args:
         spec: A config name or path, a dict with ``config`` or ``model`` and ``checkpoint``, or a
             built module (already trained).
         name: What it is called in errors.
+        student: Whose data preprocessor a ``model`` dict without one gets.
 
     Raises:
         TypeError: If the spec is of another kind.
@@ -112,12 +115,18 @@ def build_teacher(spec: Any, name: str = 'teacher') -> TeacherSpec:
 
     published = None
     if 'config' in spec:
-        config, published = read_config(spec['config'])
-        model = _model_of(config, spec['config'])
+        if not isinstance(spec['config'], (str, Path)):
+            raise TypeError(f"{name} has config={spec['config']!r}, expected a path or 'package::path'")
+        config, published = read_config(str(spec['config']))
+        model = _model_of(config, str(spec['config']))
     else:
         model = spec['model']
+        if not isinstance(model, (Mapping, nn.Module)) or (isinstance(model, Mapping) and 'type' not in model):
+            raise TypeError(f"{name} has model={model!r}, expected dict(type='ImageClassifier', ...) or a built module")
         if isinstance(model, Mapping):
             model = plain_student(model)
+            if preprocessor := getattr(student, 'data_preprocessor', None):
+                model.setdefault('data_preprocessor', copy.deepcopy(preprocessor))
     untrained = bool(spec.get('untrained', False))
     checkpoint = spec.get('checkpoint')
     if checkpoint is None and not untrained and not isinstance(model, nn.Module):

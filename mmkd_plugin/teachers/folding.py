@@ -44,11 +44,20 @@ class ConvNormPairs:
             self._pairs[module] = self._convs.get(id(args[0]))
 
     def found(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(convolution, norm) pairs in which each module ran exactly once."""
+        """(convolution, norm) pairs that can be folded.
+
+        Each module ran exactly once, the norm has running statistics, and the convolution's
+        weight is a plain parameter (not computed anew in each pass, as by weight_norm).
+        """
         return [
             (conv, norm)
             for norm, conv in self._pairs.items()
-            if conv is not None and self._calls[norm] == 1 and self._calls[conv] == 1
+            if conv is not None
+            and self._calls[norm] == 1
+            and self._calls[conv] == 1
+            and norm.running_mean is not None
+            and isinstance(conv._parameters.get('weight'), nn.Parameter)
+            and not conv._forward_pre_hooks
         ]
 
 

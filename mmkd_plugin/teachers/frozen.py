@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from .config import TeacherSpec
 from .folding import ConvNormPairs, fold
 from .preprocessing import Renormalize
 
-# relative to the largest value; a wrong fold is off by far more, TF32 by less
+# of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
 
 
@@ -36,9 +36,9 @@ class Teacher:
     """
 
     def __init__(self, spec: TeacherSpec, student: nn.Module) -> None:
-        if set(map(id, spec.model.modules())) & set(map(id, student.modules())):
+        if _parts(spec.model) & _parts(student):
             raise ValueError(
-                f'the {spec.name} is, or shares modules with, the student: it would change while '
+                f'the {spec.name} is, or shares modules or weights with, the student: it would change while '
                 'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
             )
         self.name = spec.name
@@ -77,19 +77,27 @@ class Teacher:
         self._calls = recorded.counts
         return recorded.values()
 
-    def prepare(self) -> None:
-        """Load the weights and make the network cheaper; once, before training starts.
+    def prepare(self, like: Tensor) -> None:
+        """Be ready for tensors like this one: weights loaded, made cheaper, on its device, in its dtype.
+
+        Called before training starts and in each step, where it only compares. The teacher
+        follows the student's tensors, and not the student's ``to``: a copy of the student that
+        is moved elsewhere must not take the shared teacher with it.
 
         Raises:
             FileNotFoundError: If the checkpoint does not exist.
             ValueError: If it cannot be read or does not fit.
         """
-        if self.ready:
-            return
-        self._spec.load_weights()
-        if self._spec.optimize:
-            self._optimize()
-        self.ready = True
+        own = next(self.model.parameters(), like)
+        if own.device != like.device or own.dtype != like.dtype:
+            for module in (self.model, self._renormalize):
+                module.to(like.device, like.dtype)
+        if not self.ready:
+            self._spec.load_weights()
+            if self._spec.optimize and self._taps:
+                self._optimize(like)
+            self._spec.model = self.model
+            self.ready = True
 
     @torch.no_grad()
     def __call__(
@@ -113,40 +121,42 @@ class Teacher:
             run_tensor_mode(self.model, images)
         return recorded.values()
 
-    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """What ``nn.Module._apply`` does for submodules: follow the student to its device."""
-        for module in (self.model, self._renormalize):
-            module._apply(fn)
-        # mmengine's data preprocessors keep their device apart, and learn it from `to`
-        self.model.to(next(self.model.parameters(), torch.empty(0)).device)
-
-    def _optimize(self) -> None:
+    def _optimize(self, like: Tensor) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
-        if not self._taps:
-            return
         original = self.model
-        images = torch.randn(self._input_shape, generator=torch.Generator().manual_seed(0))
-        images = images.to(next(self.model.parameters(), images))  # its device and dtype
-        expected = self(images, self._taps)
-        self.model = copy.deepcopy(original)
-        with ConvNormPairs(self.model) as pairs, torch.no_grad(), keep_random_state():
-            run_tensor_mode(self.model, images)
-        modules = dict(self.model.named_modules())
-        seen = {id(modules[t.path]) for t in self._taps}
-        fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & seen])
-        self.model.to(memory_format=torch.channels_last)
-        self._channels_last = True
-        got = self(images, self._taps)
-        for tap, value in expected.items():
-            error = (got[tap].float() - value.float()).abs().max()
-            if error > _FOLD_TOLERANCE * value.float().abs().max():
-                print_log(
-                    f"{self.name}: folding batch norms changes tap '{tap}' by {error:.3g}; the teacher runs as it is",
-                    'current',
-                    logging.WARNING,
-                )
-                self.model, self._channels_last = original, False
-                return
+        images = torch.randn(4, *self._input_shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
+        try:
+            # without cuDNN, whose TF32 would hide the error that is looked for
+            with torch.backends.cudnn.flags(enabled=False), keep_random_state():
+                expected = self(images, self._taps)
+                self.model = copy.deepcopy(original)
+                with ConvNormPairs(self.model) as pairs, torch.no_grad():
+                    run_tensor_mode(self.model, images)
+                modules = dict(self.model.named_modules())
+                tapped = {id(modules[t.path]) for t in self._taps}
+                fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & tapped])
+                self.model.to(memory_format=torch.channels_last)
+                self._channels_last = True
+                got = self(images, self._taps)
+            problem = next((str(t) for t in self._taps if not _same(got[t].float(), expected[t].float())), None)
+            problem = problem and f"tap '{problem}' reads other values"
+        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+            problem = str(error)
+        if problem:
+            self.model, self._channels_last = original, False
+            text = f'{self.name}: not made cheaper, it runs as it is ({problem} with batch norms folded)'
+            print_log(text, 'current', logging.WARNING)
+
+
+def _parts(model: nn.Module) -> set[int]:
+    """Identities of all modules and parameters."""
+    return {id(part) for parts in (model.modules(), model.parameters()) for part in parts}
+
+
+def _same(got: Tensor, expected: Tensor) -> bool:
+    """Equal up to rounding, in units of what differs from image to image: a constant part hides nothing."""
+    spread = (expected - expected.mean(0, keepdim=True)).abs().max()
+    return bool((got - expected).abs().max() <= _FOLD_TOLERANCE * spread.clamp_min(1e-6))
 
 
 @contextmanager

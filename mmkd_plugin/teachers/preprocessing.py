@@ -19,8 +19,8 @@ class Renormalize(nn.Module):
         side: What the teacher is called in errors.
 
     Raises:
-        ValueError: If one of them pads to multiples that the other does not, or if they are of
-            kinds whose normalisation cannot be read.
+        ValueError: If only one of them normalises, if one pads to multiples that the other does
+            not, or if they are of kinds whose normalisation cannot be read.
     """
 
     scale: Tensor
@@ -35,6 +35,14 @@ class Renormalize(nn.Module):
             return
         mean_s, std_s, flip_s = _normalization(student, side)
         mean_t, std_t, flip_t = _normalization(teacher, side)
+        normalizes = [bool(getattr(p, '_enable_normalize', False)) for p in (student, teacher)]
+        if normalizes[0] != normalizes[1]:
+            raise ValueError(
+                f"the {'student' if normalizes[0] else side}'s data_preprocessor normalises images and the other's "
+                f'does not, so the {side} would see other values than it was trained on. Give both their mean and std '
+                '(mean=[0], std=[1] says that raw pixels are meant); a teacher given as model=dict(...) without a '
+                "data_preprocessor gets the student's"
+            )
         self.flip = flip_s != flip_t
         if self.flip:  # bring the student's constants into the teacher's channel order
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)

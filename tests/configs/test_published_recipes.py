@@ -189,8 +189,8 @@ def test_the_student_and_its_teacher(pair, method):
     for either in (cfg, plain):
         either.pop('custom_hooks')  # test_runtime
     assert cfg == plain
-    if isinstance(teacher, str):
-        zoo = get_config(teacher, pretrained=True)  # reads the installed package, downloads nothing
+    if 'checkpoint' not in teacher:
+        zoo = get_config(teacher['config'], pretrained=True)  # reads the installed package, downloads nothing
         assert f'{pair.teacher}_' in zoo.model_path
         assert zoo.model.head.num_classes == model['head']['num_classes']
     else:

@@ -71,6 +71,11 @@ def test_untrained_must_be_said():
         ({'checkpoint': 'a'}, ValueError, "either 'config' or 'model'"),
         ({'config': 'a', 'model': {}, 'checkpoint': 'a'}, ValueError, "either 'config' or 'model'"),
         (3, TypeError, 'expected one of'),
+        ({'config': 3, 'checkpoint': 'a'}, TypeError, 'config=3, expected a path'),
+        ({'model': 'ResNet', 'checkpoint': 'a'}, TypeError, "model='ResNet', expected dict"),
+        ({'model': {'typ': 'ResNet'}, 'checkpoint': 'a'}, TypeError, 'expected dict'),
+        ('::x', ModuleNotFoundError, "config '::x' needs the package"),
+        ('mmpretrain::resnet/resnet999_in1k.py', FileNotFoundError, 'mmpretrain has no config .*near names: resnet/'),
         ('nowhere/teacher.py', FileNotFoundError, r'nowhere/teacher.py.*does not exist'),
         ('mmkd_plugin::digits/teacher.py', FileNotFoundError, 'resnet_teacher.py'),
     ],
@@ -84,6 +89,14 @@ def test_config_without_model(tmp_path):
     (tmp_path / 'c.py').write_text('a = 1\n')
     with pytest.raises(ValueError, match='has no `model`'):
         build_teacher({'config': str(tmp_path / 'c.py'), 'checkpoint': 'x'})
+
+
+def test_model_dict_without_preprocessing_gets_the_students(student):
+    cfg = student_cfg()
+    del cfg['data_preprocessor']
+    spec = build_teacher({'model': cfg, 'untrained': True}, 'teacher', student)
+    assert spec.model.data_preprocessor.mean.item() == pytest.approx(33.3)
+    assert spec.model.data_preprocessor is not student.data_preprocessor
 
 
 def test_plain_student_drops_what_distilled_adds():

@@ -30,7 +30,7 @@ def ran(model: Any) -> list[str]:
 def test_values_are_the_plain_networks(student, teacher):
     reference = copy.deepcopy(teacher).eval()
     wrapped = make(student, teacher, FC, LAYER2)
-    wrapped.prepare()
+    wrapped.prepare(torch.zeros(1))
     images = batch()['inputs']
     values = wrapped(images, [FC, LAYER2])
     with torch.no_grad():
@@ -64,20 +64,20 @@ def test_no_loss_of_the_teacher_runs(student, teacher):
 
 def test_optimising_folds_norms_but_no_tapped_ones(student, teacher):
     wrapped = make(student, teacher, Tap('backbone.conv1'), FC)
-    wrapped.prepare()
+    wrapped.prepare(torch.zeros(1))
     norms = [n for n, m in wrapped.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == ['backbone.bn1']
 
 
 def test_optimising_leaves_the_given_module_alone(student, teacher):
     before = copy.deepcopy(teacher.state_dict())
-    make(student, teacher, FC).prepare()
+    make(student, teacher, FC).prepare(torch.zeros(1))
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
 def test_optimising_can_be_switched_off(student):
     wrapped = make(student, student_cfg(), FC, untrained=True, optimize=False)
-    wrapped.prepare()
+    wrapped.prepare(torch.zeros(1))
     assert sum(isinstance(m, nn.BatchNorm2d) for m in wrapped.model.modules()) == 20
 
 
@@ -92,9 +92,9 @@ def test_a_wrong_fold_is_noticed_and_not_used(student, teacher, monkeypatch, cap
     monkeypatch.setattr(module, 'print_log', lambda text, *_: said.append(text))
     reference = copy.deepcopy(teacher).eval()
     wrapped = make(student, teacher, FC)
-    wrapped.prepare()
+    wrapped.prepare(torch.zeros(1))
     images = batch()['inputs']
-    assert 'the teacher runs as it is' in said[0]
+    assert 'runs as it is' in said[0]
     assert torch.equal(wrapped(images, [FC])[FC], reference(images))
 
 
@@ -112,25 +112,77 @@ def test_images_are_renormalised_for_it(student):
 
 
 def test_student_as_its_own_teacher_is_refused(student):
-    with pytest.raises(ValueError, match=r'the teacher is, or shares modules with, the student'):
+    with pytest.raises(ValueError, match=r'the teacher is, or shares modules or weights with, the student'):
         Teacher(build_teacher(student), student)
     part = nn.Sequential(student.backbone)
-    with pytest.raises(ValueError, match='shares modules'):
+    with pytest.raises(ValueError, match='shares modules or weights'):
         Teacher(build_teacher(part), student)
 
 
-def test_shared_by_copies_and_follows_apply(student, teacher):
+def test_shared_by_copies_and_follows_the_tensors(student, teacher):
     wrapped = make(student, teacher, FC)
     assert copy.deepcopy(wrapped) is wrapped
-    wrapped.apply_(lambda t: t.double() if t.is_floating_point() else t)
-    assert next(wrapped.model.parameters()).dtype == torch.float64
-
-
-def test_its_preprocessor_follows_the_student_to_another_device(student, teacher):
-    wrapped = make(student, teacher, FC)
-    wrapped.apply_(lambda t: t.to('meta'))
+    wrapped.prepare(torch.zeros(1, dtype=torch.float64))
+    assert wrapped(batch()['inputs'].double(), [FC])[FC].dtype == torch.float64
+    wrapped.prepare(torch.zeros(1, device='meta'))
     assert wrapped.model.data_preprocessor.device.type == 'meta'
     assert wrapped.model.data_preprocessor.mean.device.type == 'meta'
+
+
+def test_only_one_network_is_kept(student, teacher):
+    wrapped = make(student, teacher, FC)
+    wrapped.prepare(torch.zeros(1))
+    assert wrapped._spec.model is wrapped.model
+
+
+def test_tied_weights_are_refused_and_left_trainable(student, teacher):
+    teacher.head.fc.weight = student.head.fc.weight
+    with pytest.raises(ValueError, match='shares modules or weights'):
+        Teacher(build_teacher(teacher), student)
+    assert student.head.fc.weight.requires_grad
+
+
+class Skips(nn.Module):
+    """The convolution feeds a norm, and something else; a big constant stands in every output."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 3)
+        self.fc.bias.data.fill_(50.0)
+
+    def forward(self, x):
+        h = self.conv(x)
+        return self.fc(self.bn(h).relu().mean((2, 3)) + h.mean((2, 3)))
+
+
+def test_convolution_that_feeds_two_is_not_folded(student, monkeypatch):
+    import mmkd_plugin.teachers.frozen as module
+
+    said: list[str] = []
+    monkeypatch.setattr(module, 'print_log', lambda text, *_: said.append(text))
+    model = trained_like(Skips()).eval()
+    expected = model(batch()['inputs'])
+    wrapped = make(student, model, Tap('fc'))
+    wrapped.prepare(torch.zeros(1))
+    assert 'runs as it is' in said[0]
+    assert torch.equal(wrapped(batch()['inputs'], [Tap('fc')])[Tap('fc')], expected)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda conv, bn: (nn.utils.spectral_norm(conv), bn),
+        lambda conv, bn: (nn.utils.parametrizations.weight_norm(conv), bn),
+        lambda conv, bn: (conv, nn.BatchNorm2d(4, track_running_stats=False)),
+    ],
+)
+def test_what_cannot_be_folded_runs_as_it_is(student, change):
+    model = nn.Sequential(*change(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), nn.Flatten(), nn.Linear(4 * 26 * 26, 3))
+    expected = model.eval()(batch()['inputs'])
+    wrapped = make(student, model, Tap('3'))
+    wrapped.prepare(torch.zeros(1))
+    torch.testing.assert_close(wrapped(batch()['inputs'], [Tap('3')])[Tap('3')], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wrong_tap_names_the_teacher(student, teacher):

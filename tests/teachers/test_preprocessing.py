@@ -11,8 +11,8 @@ from mmkd_plugin.teachers.preprocessing import Renormalize
 PYTORCH = {'mean': [123.7, 116.3, 103.5], 'std': [58.4, 57.1, 57.4], 'to_rgb': True}
 CAFFE = {'mean': [103.5, 116.3, 123.7], 'std': [1.0, 1.0, 1.0], 'to_rgb': False}
 HALF = {'mean': [127.5, 127.5, 127.5], 'std': [127.5, 127.5, 127.5], 'to_rgb': True}
-PLAIN: dict = {}
-STYLES = [PYTORCH, CAFFE, HALF, PLAIN]
+RAW = {'mean': [0, 0, 0], 'std': [1, 1, 1]}
+STYLES = [PYTORCH, CAFFE, HALF, RAW]
 
 
 def raw(n=3, size=8):
@@ -56,9 +56,18 @@ def test_padding_multiples_that_cannot_be_matched():
         Renormalize(a, b, 'big')
 
 
+@pytest.mark.parametrize(('student', 'teacher'), [(PYTORCH, {}), ({}, PYTORCH)])
+def test_only_one_of_them_normalises(student, teacher):
+    with pytest.raises(ValueError, match=r"data_preprocessor normalises images and the other's does not"):
+        Renormalize(ClsDataPreprocessor(**student), ClsDataPreprocessor(**teacher), 'teacher')
+
+
 def test_unknown_kind():
+    class Own(nn.Module):
+        pass
+
     with pytest.raises(ValueError, match='normalisation cannot be read'):
-        Renormalize(ClsDataPreprocessor(), nn.Identity().__class__.__new__(type('Own', (nn.Identity,), {})), 't')
+        Renormalize(ClsDataPreprocessor(**PYTORCH), Own(), 't')
 
 
 def test_teacher_without_preprocessor_takes_the_students_batch():
