@@ -99,7 +99,7 @@ def read_checkpoint(source: str | Path, trust_pickle: bool = False) -> dict[str,
                         f"checkpoint '{source}' does not exist (looked at {path.absolute()}). "
                         'Train the teacher first, or give the path or address of its weights'
                     )
-                checkpoint = torch.load(path, map_location='cpu')
+                checkpoint = torch.load(path, map_location='cpu', weights_only=not trust_pickle)
     except UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         what = f' ({found[1]})' if found else ''
