@@ -89,9 +89,10 @@ class Teacher:
             ValueError: If it cannot be read or does not fit.
         """
         own = next(self.model.parameters(), like)
-        if own.device != like.device or own.dtype != like.dtype:
+        dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
+        if own.device != like.device or own.dtype != dtype:
             for module in (self.model, self._renormalize):
-                module.to(like.device, like.dtype)
+                module.to(like.device, dtype)
         if not self.ready:
             self._spec.load_weights()
             if self._spec.optimize and self._taps:

@@ -129,6 +129,13 @@ def test_shared_by_copies_and_follows_the_tensors(student, teacher):
     assert wrapped.model.data_preprocessor.mean.device.type == 'meta'
 
 
+def test_raw_images_do_not_cast_the_weights(student, teacher):
+    wrapped = make(student, teacher, FC)
+    wrapped.prepare(torch.zeros(1))
+    wrapped.prepare(torch.zeros(1, dtype=torch.uint8))
+    assert next(wrapped.model.parameters()).dtype == torch.float32
+
+
 def test_only_one_network_is_kept(student, teacher):
     wrapped = make(student, teacher, FC)
     wrapped.prepare(torch.zeros(1))
