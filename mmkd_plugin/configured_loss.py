@@ -9,7 +9,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .context import PROVIDERS
+from .context import PROVIDERS, Context
+from .detectors import BoxBranch, box_branch, is_detector
 from .losses import DistillLoss
 from .schedule import Schedule
 from .taps import Tap
@@ -52,6 +53,7 @@ class ConfiguredLoss(nn.ModuleList):
         self.relates_layers = bool(getattr(modules[0], 'relates_layers', False))
         super().__init__(modules[:1] if self.relates_layers else modules)
         self.name, self.pairs, self.teacher, self.schedule = name, pairs, teacher, schedule
+        self.branches: list[tuple[BoxBranch, BoxBranch] | None] = [None] * len(pairs)
         self.kind = type(modules[0]).__name__
         self.needs: tuple[str, ...] = tuple(getattr(modules[0], 'needs', ()))
         for need in self.needs:
@@ -68,21 +70,53 @@ class ConfiguredLoss(nn.ModuleList):
         """What it reads of its teacher."""
         return [teacher for _, teacher in self.pairs]
 
-    def forward(
-        self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Mapping[str, Any]
-    ) -> Tensor:
-        """The value, summed over layers."""
-        needs = {need: context[need] for need in self.needs}
-        return sum(module(s, t, **needs) for module, s, t in self._inputs(student, teacher))
+    @property
+    def student_branches(self) -> list[BoxBranch]:
+        """Box branches of the student that its taps lie in."""
+        return [branches[0] for branches in self.branches if branches]
 
-    def connect(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Mapping[str, Any]) -> None:
+    def locate(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Find out which pairs lie in the box branches of two-stage detectors.
+
+        Raises:
+            ValueError: If only one side of a pair does, or if the loss asks for what its taps do not have.
+        """
+        self.branches = []
+        for at_student, at_teacher in self.pairs:
+            of_student = box_branch(student, at_student.path, 'student')
+            of_teacher = box_branch(teacher, at_teacher.path, self.teacher)
+            if (of_student is None) != (of_teacher is None):
+                raise ValueError(
+                    f"losses['{self.name}']: one of student '{at_student}' and {self.teacher} '{at_teacher}' has a row "
+                    'for each RoI, the other for each image; compare like with like'
+                )
+            self.branches.append((of_student, of_teacher) if of_student and of_teacher else None)
+        if 'labels' in self.needs and is_detector(student) and None in self.branches:
+            raise ValueError(
+                f"losses['{self.name}'] ({self.kind}) needs a class for each row, which a detector has for its RoIs: "
+                "on='roi_head.bbox_head.fc_cls'. For one-stage detectors use a feature loss on the backbone or neck"
+            )
+        if self.relates_layers and self.needs and len(set(self.branches)) > 1:
+            raise ValueError(f"losses['{self.name}'] ({self.kind}) relates taps that see different images or RoIs")
+
+    def forward(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Context) -> Tensor:
+        """The value, summed over layers."""
+        values = [
+            module(s, t, **{need: context.get(need, branches and branches[0]) for need in self.needs})
+            if all(map(len, s if self.relates_layers else [s]))
+            else _zero(module, s)  # a detector without RoIs
+            for module, s, t, branches in self._inputs(student, teacher)
+        ]
+        return torch.stack(values).sum() if len(values) > 1 else values[0]
+
+    def connect(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Context) -> None:
         """Make the learnable parts for tensors of a dry run, and try the loss on them.
 
         Raises:
             ValueError: If it cannot work on such tensors; the message gives taps and shapes.
         """
         try:
-            for module, s, t in self._inputs(student, teacher):
+            for module, s, t, _ in self._inputs(student, teacher):
                 if build := getattr(module, 'build_connectors', None):
                     build(_shape(s), _shape(t))
             self.to(next(iter(student.values())).device)
@@ -117,18 +151,18 @@ class ConfiguredLoss(nn.ModuleList):
 
     def idle(self) -> Tensor | None:
         """Zero that depends on the learnable parts, so that DDP finds them used; None without such parts."""
-        parameters = [p.sum() for p in self.parameters()]
-        return torch.stack(parameters).sum() * 0.0 if parameters else None
+        return _zero(self) if any(True for _ in self.parameters()) else None
 
     def _inputs(
         self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor]
-    ) -> Iterator[tuple[nn.Module, Any, Any]]:
-        """Each module with its two tensors, or its two lists of tensors."""
+    ) -> Iterator[tuple[nn.Module, Any, Any, tuple[BoxBranch, BoxBranch] | None]]:
+        """Each module with its two tensors, or its two lists of tensors, and where they were read."""
         if self.relates_layers:
-            yield self[0], [student[s] for s in self.student_taps], [teacher[t] for t in self.teacher_taps]
+            layers = [student[s] for s in self.student_taps], [teacher[t] for t in self.teacher_taps]
+            yield self[0], *layers, self.branches[0]
         else:
-            for module, (s, t) in zip(self, self.pairs, strict=True):
-                yield module, student[s], teacher[t]
+            for module, (s, t), branches in zip(self, self.pairs, self.branches, strict=True):
+                yield module, student[s], teacher[t], branches
 
 
 def _build(name: str, cfg: Mapping[str, Any]) -> DistillLoss:
@@ -218,6 +252,12 @@ def read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
             'dict(loss_weight=a number >= 0, schedule=dict(begin=0, end=None, warmup=0))'
         )
     return weight, schedule
+
+
+def _zero(module: nn.Module, taps: Tensor | Sequence[Tensor] = ()) -> Tensor:
+    """Zero that depends on a module's learnable parts and on tapped tensors."""
+    tensors = [taps] if isinstance(taps, Tensor) else taps
+    return torch.stack([tensor.float().sum() for tensor in (*tensors, *module.parameters())]).sum() * 0.0
 
 
 def _shape(value: Tensor | list[Tensor]) -> Any:

@@ -1,10 +1,12 @@
-"""What a loss may ask for besides the tapped tensors: labels, sample indices."""
+"""What a loss may ask for besides the tapped tensors: labels, sample indices, the epoch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .detectors import BoxBranch, Region
 
 
 def labels(data_samples: Any, device: torch.device) -> Tensor:
@@ -59,3 +61,43 @@ PROVIDERS: dict[str, Callable[[Any, torch.device], Tensor]] = {
     'labels': labels,
     'sample_idx': sample_idx,
 }
+
+
+class Context:
+    """What the losses of one step may ask for; computed once, and only if somebody asks.
+
+    Args:
+        epoch: From 0.
+        data_samples: The batch's data samples (or label tensor).
+        device: Where tensors go.
+        regions: By box branch of a two-stage student, the RoIs that it sampled.
+    """
+
+    def __init__(
+        self, epoch: int, data_samples: Any, device: torch.device, regions: Mapping[BoxBranch, Region]
+    ) -> None:
+        self.regions = regions
+        self._batch = (data_samples, device)
+        self._known: dict[str, Any] = {'epoch': epoch}
+
+    @classmethod
+    def example(cls, images: Tensor, regions: Mapping[BoxBranch, Region]) -> 'Context':
+        """For a dry run on images that nobody labelled."""
+        context = cls(0, None, images.device, regions)
+        context._known['labels'] = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        context._known['sample_idx'] = torch.arange(len(images), device=images.device)
+        return context
+
+    def get(self, need: str, branch: BoxBranch | None = None) -> Any:
+        """One of the needs, a row for each image; for a tap in a box branch, a row for each RoI.
+
+        Raises:
+            ValueError: If the batch does not carry it.
+            TypeError: If labels are soft.
+        """
+        if branch is not None and need == 'labels':
+            return self.regions[branch].labels
+        if need not in self._known:
+            self._known[need] = PROVIDERS[need](*self._batch)
+        value = self._known[need]
+        return value if branch is None or need == 'epoch' else value[self.regions[branch].rois[:, 0].long()]

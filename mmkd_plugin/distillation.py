@@ -9,9 +9,11 @@ from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 from .configured_loss import ConfiguredLoss, read_task_loss
-from .context import PROVIDERS
+from .context import Context
+from .detectors import BoxBranch, Region, example_rois, read_regions, region_taps
+from .forward import probe
 from .taps import Tap, Taps
-from .teachers import Teacher, probe
+from .teachers import Teacher
 
 
 class Distillation(nn.Module):
@@ -45,6 +47,8 @@ class Distillation(nn.Module):
         self.losses = nn.ModuleDict({n: ConfiguredLoss(n, cfg, list(teachers)) for n, cfg in losses.items()})
         if unread := set(teachers) - {loss.teacher for loss in self.configured}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
+        for loss in self.configured:
+            loss.locate(student, teachers[loss.teacher].model)
         self.task_weight, self.task_schedule = read_task_loss(task_loss)
         self._clone: set[Tap] = set()
         self._last: dict[str, Tensor] = {}
@@ -60,17 +64,16 @@ class Distillation(nn.Module):
         """Learn all shapes, make the learnable parts, and try every loss once."""
         images = torch.zeros(2, *input_shape)
         images = images.to(next(student.parameters(), images))  # its device and dtype
-        device = images.device
-        recorded, self._clone = probe(student, images, _student_taps(self.configured), 'student')
+        branches = _student_branches(self.configured)
+        recorded, self._clone = probe(student, images, _student_taps(self.configured), 'student', branches)
         student_values = recorded.values()
         teacher_values = {
-            name: teacher.probe(images, _teacher_taps(self.configured, name)) for name, teacher in self.teachers.items()
+            name: teacher.probe(images, _teacher_taps(self.configured, name), _teacher_branches(self.configured, name))
+            for name, teacher in self.teachers.items()
         }
-        context = {
-            'labels': torch.zeros(2, dtype=torch.int64, device=device),
-            'sample_idx': torch.arange(2, device=device),
-            'epoch': 0,
-        }
+        rois = example_rois(images)
+        region = Region(rois, torch.zeros(len(rois), dtype=torch.int64, device=images.device))
+        context = Context.example(images, dict.fromkeys(branches, region))
         for loss in self.configured:
             loss.connect(student_values, teacher_values[loss.teacher], context)
 
@@ -103,27 +106,30 @@ class Distillation(nn.Module):
         factors = {loss.name: loss.schedule.factor(epoch, iteration) for loss in self.configured}
         active = [loss for loss in self.configured if factors[loss.name]]
 
-        taps = Taps(student, _student_taps(active), 'student', self._clone)
-        with taps.recording():
+        branches = _student_branches(active)
+        regional = region_taps(branches)
+        recorded = Taps(student, [*_student_taps(active), *regional], 'student', self._clone, first=regional)
+        with recorded.recording():
             losses = dict(run_student())
-        student_values = taps.values()
+        regions = read_regions(recorded, branches)
+        active = [loss for loss in active if regions.keys() >= set(loss.student_branches)]
+        student_values = recorded.values(_student_taps(active))
         task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)
         losses = {name: _scaled(name, value, task_factor) for name, value in losses.items()}
 
         samples = data_samples if isinstance(data_samples, (list, tuple)) else None
         teacher_values = {
-            name: teacher(images, wanted, samples)
+            name: teacher(images, wanted, samples, _teacher_rois(active, name, regions))
             for name, teacher in self.teachers.items()
             if (wanted := _teacher_taps(active, name))
         }
-        needs = {need for loss in active for need in loss.needs} - {'epoch'}
-        context = {need: PROVIDERS[need](data_samples, images.device) for need in needs}
+        context = Context(epoch, data_samples, images.device, regions)
         for loss in self.configured:
             if loss.name in losses:
                 raise ValueError(f"the student already has a loss '{loss.name}': rename yours")
-            if factors[loss.name]:
+            if loss in active:
                 loss.check_gradient(student_values)
-                value = loss(student_values, teacher_values[loss.teacher], {**context, 'epoch': epoch})
+                value = loss(student_values, teacher_values[loss.teacher], context)
                 losses[loss.name] = _scaled(loss.name, value, factors[loss.name])
             elif (zero := loss.idle()) is not None:
                 losses[loss.name] = zero
@@ -199,6 +205,30 @@ def _student_taps(losses: Iterable[ConfiguredLoss]) -> list[Tap]:
 
 def _teacher_taps(losses: Iterable[ConfiguredLoss], teacher: str) -> list[Tap]:
     return [tap for loss in losses if loss.teacher == teacher for tap in loss.teacher_taps]
+
+
+def _student_branches(losses: Iterable[ConfiguredLoss]) -> list[BoxBranch]:
+    return sorted({branch for loss in losses for branch in loss.student_branches})
+
+
+def _teacher_branches(losses: Iterable[ConfiguredLoss], teacher: str) -> dict[BoxBranch, BoxBranch]:
+    """The teacher's box branches that are read, each with the student's branch whose RoIs it scores."""
+    found: dict[BoxBranch, BoxBranch] = {}
+    for loss in losses:
+        for of_student, of_teacher in filter(None, loss.branches if loss.teacher == teacher else ()):
+            if found.setdefault(of_teacher, of_student) != of_student:
+                raise ValueError(
+                    f'stage {of_teacher.stage} of {teacher} is compared with the stages {found[of_teacher].stage} and '
+                    f'{of_student.stage} of the student, which sample different RoIs; choose one of them'
+                )
+    return found
+
+
+def _teacher_rois(
+    losses: Iterable[ConfiguredLoss], teacher: str, regions: Mapping[BoxBranch, Region]
+) -> dict[BoxBranch, Tensor]:
+    pairs = _teacher_branches(losses, teacher)
+    return {of_teacher: regions[of_student].rois for of_teacher, of_student in pairs.items()}
 
 
 def _scaled(name: str, value: Any, factor: float) -> Any:

@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import nn
 
+from .detectors import is_detector
 from .distillation import Distillation
 from .randomness import keep_random_state
 from .teachers import EXAMPLE, Teacher, build_teacher
@@ -148,6 +149,8 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
 
 def _check_labels(model: nn.Module, distillation: Distillation) -> None:
     preprocessor = getattr(model, 'data_preprocessor', None)
+    if is_detector(model):  # labels are those of RoIs
+        return
     if getattr(preprocessor, 'batch_augments', None) is None and not getattr(preprocessor, 'to_onehot', False):
         return
     for loss in distillation.configured:

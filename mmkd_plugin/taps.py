@@ -5,11 +5,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-_SYNTAX = re.compile(r'(?P<path>[^:\[\]]*)(?P<input>:input)?(\[(?P<index>\d+)\])?')
+_SYNTAX = re.compile(r'(?P<path>[^:\[\]]*)(?P<input>:input)?(?P<index>(\[\d+\])*)')
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Tap:
     """One place to read: a module's output or input.
 
     Written ``'head.fc'`` (output), ``'backbone.layer4.1.relu:input'`` (first input), and with
-    ``[i]`` behind it where the value is a tuple: ``'backbone[2]'``. A module that runs several
-    times in one pass is read at its last call.
+    ``[i]`` behind it where the value is a tuple: ``'backbone[2]'``, ``'rpn_head[0][3]'``. A module
+    that runs several times in one pass is read at its last call.
     """
 
     path: str
     of_input: bool = False
-    index: int | None = None
+    index: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> 'Tap':
@@ -35,7 +35,7 @@ class Tap:
 
         Example:
             >>> Tap.parse('backbone.layer4.1.relu:input')
-            Tap(path='backbone.layer4.1.relu', of_input=True, index=None)
+            Tap(path='backbone.layer4.1.relu', of_input=True, index=())
             >>> str(Tap.parse('backbone[2]'))
             'backbone[2]'
         """
@@ -44,12 +44,10 @@ class Tap:
         match = _SYNTAX.fullmatch(text.strip())
         if match is None or not match['path']:
             raise ValueError(f"tap {text!r} given, expected 'module.path', 'module.path:input' or 'module.path[index]'")
-        index = match['index']
-        return cls(match['path'], bool(match['input']), None if index is None else int(index))
+        return cls(match['path'], bool(match['input']), tuple(map(int, re.findall(r'\d+', match['index']))))
 
     def __str__(self) -> str:
-        suffix = ':input' if self.of_input else ''
-        return self.path + suffix + (f'[{self.index}]' if self.index is not None else '')
+        return self.path + (':input' if self.of_input else '') + ''.join(f'[{i}]' for i in self.index)
 
     def select(self, value: Any) -> Tensor:
         """The tensor in what the module put out or took in.
@@ -57,24 +55,28 @@ class Tap:
         Raises:
             TypeError: If there is no tensor, or several and no ``[index]``.
         """
-        if isinstance(value, (tuple, list)):
-            if self.index is not None and self.index < len(value):
-                value = value[self.index]
-            elif self.index is None and len(value) == 1:
-                value = value[0]
-            else:
-                what = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in value]
-                raise TypeError(
-                    f"tap '{self}' meets a sequence of {len(value)}: {what}; name one of them as "
-                    f"'{Tap(self.path, self.of_input, 0)}' ... "
-                    f"'{Tap(self.path, self.of_input, len(value) - 1)}'"
-                )
+        for depth, index in enumerate(self.index):
+            if not isinstance(value, (tuple, list)) or index >= len(value):
+                self._refuse(value, self.index[:depth])
+            value = value[index]
+        if not self.index and isinstance(value, (tuple, list)) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, Tensor):
-            raise TypeError(
-                f"tap '{self}' meets a {type(value).__name__}, expected a tensor or a tuple of "
-                'tensors; tap a module inside or after it (tools/list_modules.py lists them)'
-            )
+            self._refuse(value, self.index)
         return value
+
+    def _refuse(self, value: Any, index: tuple[int, ...]) -> NoReturn:
+        at = Tap(self.path, self.of_input, index)
+        if isinstance(value, (tuple, list)) and value:
+            what = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in value]
+            raise TypeError(
+                f"tap '{self}' meets a sequence of {len(value)}: {what}; name one of them as '{at}[0]'"
+                + (f" ... '{at}[{len(value) - 1}]'" if len(value) > 1 else '')
+            )
+        raise TypeError(
+            f"tap '{self}' meets a {type(value).__name__}, expected a tensor or a tuple of "
+            'tensors; tap a module inside or after it (tools/list_modules.py lists them)'
+        )
 
 
 def find_module(model: nn.Module, path: str, side: str) -> nn.Module:
@@ -121,6 +123,7 @@ class Taps:
         clone: Taps to copy at once, because a later module overwrites them in place.
         calls: How often each tapped module runs in a pass. When given, the forward pass is ended
             (:class:`StopForward`) as soon as all have run that often.
+        first: Taps to read at their module's first call instead of its last.
 
     Raises:
         ValueError: If a path names no module.
@@ -133,10 +136,12 @@ class Taps:
         side: str = 'student',
         clone: Collection[Tap] = (),
         calls: Mapping[str, int] | None = None,
+        first: Collection[Tap] = (),
     ) -> None:
         self.taps = list(dict.fromkeys(taps))
         self.side = side
         self.clone = clone
+        self.first = first
         self.counts: dict[str, int] = {}
         self._expected = dict(calls) if calls is not None else None
         self._values: dict[Tap, tuple[Tensor, int]] = {}
@@ -164,7 +169,7 @@ class Taps:
     def _pre_hook(self, taps: list[Tap]) -> Any:
         def read_input(module: nn.Module, args: tuple[Any, ...]) -> None:
             for tap in taps:
-                self._keep(tap, args[0] if tap.index is None and args else args)
+                self._keep(tap, args if tap.index or not args else args[0])
 
         return read_input
 
@@ -179,6 +184,8 @@ class Taps:
         return read_output
 
     def _keep(self, tap: Tap, value: Any) -> None:
+        if tap in self.first and tap in self._values:
+            return
         tensor = tap.select(value)
         if tap in self.clone:
             tensor = tensor.clone()
@@ -188,21 +195,29 @@ class Taps:
         """Taps whose tensor was changed in place after it had been read."""
         return {t for t, (tensor, version) in self._values.items() if tensor._version != version}
 
-    def values(self) -> dict[Tap, Tensor]:
+    def peek(self, tap: Tap) -> Tensor | None:
+        """What one tap read; None if its module did not run."""
+        return self._values[tap][0] if tap in self._values else None
+
+    def values(self, taps: Iterable[Tap] | None = None) -> dict[Tap, Tensor]:
         """What was read.
+
+        Args:
+            taps: Which; None is all.
 
         Raises:
             RuntimeError: If a tapped module did not run, or its tensor was overwritten in place.
         """
-        missing = [str(t) for t in self.taps if t not in self._values]
+        wanted = self.taps if taps is None else list(taps)
+        missing = [str(t) for t in wanted if t not in self._values]
         if missing:
             raise RuntimeError(
                 f'the {self.side} did not run {", ".join(missing)} in this forward pass; '
                 'tap modules that run in every training step'
             )
-        if overwritten := self.overwritten():
+        if overwritten := self.overwritten() & set(wanted):
             raise RuntimeError(
                 f'a later module of the {self.side} changed {", ".join(map(str, overwritten))} in '
                 'place after it had been tapped; tap the later module, or set its inplace=False'
             )
-        return {tap: tensor for tap, (tensor, _) in self._values.items()}
+        return {tap: self._values[tap][0] for tap in wanted}

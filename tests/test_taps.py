@@ -62,7 +62,7 @@ def test_output_equals_what_the_module_returned():
     x = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     values = record(model, 'split[1]', 'conv', clone={Tap('conv')}).values()
     assert torch.equal(values[Tap('conv')], model.conv(x))
-    assert torch.equal(values[Tap('split', index=1)], 2 * model.bn(model.conv(x).relu()).relu())
+    assert torch.equal(values[Tap('split', index=(1,))], 2 * model.bn(model.conv(x).relu()).relu())
 
 
 def test_last_call_counts_and_calls_are_counted():

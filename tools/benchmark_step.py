@@ -23,8 +23,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.distillation import infer_input_shape
+from mmkd_plugin.forward import run
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
-from mmkd_plugin.teachers.frozen import run_tensor_mode
 
 Step = Callable[[], Any]
 
@@ -63,7 +63,7 @@ def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: boo
     def step() -> None:
         with torch.autocast(device, enabled=amp):
             for teacher, inputs in zip(teachers, images, strict=True):
-                run_tensor_mode(teacher, inputs)
+                run(teacher, inputs)
 
     return step
 

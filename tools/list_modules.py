@@ -16,9 +16,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 import mmkd_plugin  # noqa: F401 (registers)
+from mmkd_plugin.detectors import all_branches, example_rois
 from mmkd_plugin.distillation import infer_input_shape
-from mmkd_plugin.teachers import build_teacher, evaluating, plain_student, untrained
-from mmkd_plugin.teachers.frozen import run_tensor_mode
+from mmkd_plugin.forward import evaluating, run
+from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 
 def shape_of(value: Any) -> str:
@@ -44,7 +45,7 @@ def rows(model: nn.Module, images: Tensor, depth: int) -> Iterator[tuple[str, st
 
     handles = [m.register_forward_hook(record(name)) for name, m in model.named_modules() if name]
     with evaluating(model), torch.no_grad():
-        run_tensor_mode(model, images)
+        run(model, images, rois=dict.fromkeys(all_branches(model), example_rois(images)))
     for handle in handles:
         handle.remove()
     for name, module in model.named_modules():

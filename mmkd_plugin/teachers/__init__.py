@@ -1,7 +1,7 @@
 """Where knowledge comes from: resolving, loading, freezing and running a teacher."""
 
 from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
-from .frozen import Teacher, evaluating, probe
+from .frozen import Teacher
 
 __all__ = [
     'DISTILLED_KEYS',
@@ -9,8 +9,6 @@ __all__ = [
     'Teacher',
     'TeacherSpec',
     'build_teacher',
-    'evaluating',
     'plain_student',
-    'probe',
     'untrained',
 ]

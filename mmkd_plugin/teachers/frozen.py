@@ -2,19 +2,19 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ..detectors import BoxBranch, example_rois
+from ..forward import probe, run
 from ..randomness import keep_random_state
 from ..taps import Tap, Taps
 from .config import TeacherSpec
-from .folding import ConvNormPairs, fold
+from .folding import ConvNormPairs, fold, use_channels_last
 from .preprocessing import Renormalize
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
@@ -54,26 +54,28 @@ class Teacher:
         self._calls: dict[str, int] = {}
         self._clone: set[Tap] = set()
         self._taps: list[Tap] = []
+        self._branches: list[BoxBranch] = []
         self._input_shape: tuple[int, ...] = ()
         self._channels_last = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Teacher':
         return self
 
-    def probe(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+    def probe(self, images: Tensor, taps: Iterable[Tap], branches: Collection[BoxBranch] = ()) -> dict[Tap, Tensor]:
         """Run once in full, to learn the shapes, and how often each tapped module runs.
 
         Args:
             images: Any batch of the right shape (N, C, H, W).
             taps: Everything that will ever be read.
+            branches: The box branches of a two-stage detector that this needs.
 
         Raises:
             ValueError: If a tap names no module.
             RuntimeError: If a tapped module does not run.
         """
-        self._taps = list(taps)
+        self._taps, self._branches = list(taps), list(branches)
         self._input_shape = tuple(images.shape)
-        recorded, self._clone = probe(self.model, images, self._taps, self.name)
+        recorded, self._clone = probe(self.model, images, self._taps, self.name, branches)
         self._calls = recorded.counts
         return recorded.values()
 
@@ -102,7 +104,11 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, taps: Iterable[Tap], data_samples: Sequence[Any] | None = None
+        self,
+        images: Tensor,
+        taps: Iterable[Tap],
+        data_samples: Sequence[Any] | None = None,
+        rois: Mapping[BoxBranch, Tensor] | None = None,
     ) -> dict[Tap, Tensor]:
         """The tapped values for the batch that the student got.
 
@@ -110,6 +116,7 @@ class Teacher:
             images: (N, C, H, W) as the student's preprocessor made them.
             taps: What to read; the pass ends as soon as it has been read.
             data_samples: The batch's data samples (their ``img_shape`` tells padding).
+            rois: By box branch of a two-stage detector, the student's RoIs (R, 5).
 
         Returns:
             A tensor for each tap.
@@ -119,26 +126,27 @@ class Teacher:
             images = images.contiguous(memory_format=torch.channels_last)
         recorded = Taps(self.model, taps, self.name, self._clone, self._calls)
         with recorded.recording():
-            run_tensor_mode(self.model, images)
+            run(self.model, images, {tap.path for tap in recorded.taps}, rois)
         return recorded.values()
 
     def _optimize(self, like: Tensor) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
         original = self.model
         images = torch.randn(4, *self._input_shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
+        paths, rois = {tap.path for tap in self._taps}, dict.fromkeys(self._branches, example_rois(images))
         try:
             # without cuDNN, whose TF32 would hide the error that is looked for
             with torch.backends.cudnn.flags(enabled=False), keep_random_state():
-                expected = self(images, self._taps)
+                expected = self(images, self._taps, rois=rois)
                 self.model = copy.deepcopy(original)
                 with ConvNormPairs(self.model) as pairs, torch.no_grad():
-                    run_tensor_mode(self.model, images)
+                    run(self.model, images, paths, rois)
                 modules = dict(self.model.named_modules())
                 tapped = {id(modules[t.path]) for t in self._taps}
                 fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & tapped])
-                self.model.to(memory_format=torch.channels_last)
+                use_channels_last(self.model)
                 self._channels_last = True
-                got = self(images, self._taps)
+                got = self(images, self._taps, rois=rois)
             problem = next((str(t) for t in self._taps if not _same(got[t].float(), expected[t].float())), None)
             problem = problem and f"tap '{problem}' reads other values"
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -158,50 +166,3 @@ def _same(got: Tensor, expected: Tensor) -> bool:
     """Equal up to rounding, in units of what differs from image to image: a constant part hides nothing."""
     spread = (expected - expected.mean(0, keepdim=True)).abs().max()
     return bool((got - expected).abs().max() <= _FOLD_TOLERANCE * spread.clamp_min(1e-6))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode is put back after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def run_tensor_mode(model: nn.Module, images: Tensor) -> Any:
-    """The whole network on images, without losses or post-processing."""
-    return model(images, mode='tensor') if isinstance(model, BaseModel) else model(images)
-
-
-def probe(model: nn.Module, images: Tensor, taps: Iterable[Tap], side: str) -> tuple[Taps, set[Tap]]:
-    """A full pass in evaluation mode that changes nothing.
-
-    Returns:
-        What the taps read, and those that must be cloned because a later module works in place.
-
-    Raises:
-        ValueError: If a tap names no module, or the model cannot run on such images.
-    """
-    taps = list(taps)
-
-    def run(clone: set[Tap]) -> Taps:
-        recorded = Taps(model, taps, side, clone)
-        try:
-            with recorded.recording():
-                run_tensor_mode(model, images)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise ValueError(
-                f'the dry run of the {side} ({type(model).__name__}) on images of shape '
-                f'{tuple(images.shape)} failed: {error}. If it takes another size, say '
-                'input_shape=(channels, height, width) beside `losses`'
-            ) from error
-        return recorded
-
-    with evaluating(model), torch.no_grad(), keep_random_state():
-        recorded = run(set())
-        clone = recorded.overwritten()
-        return (run(clone) if clone else recorded), clone

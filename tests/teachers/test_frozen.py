@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmkd_plugin.taps import Tap
-from mmkd_plugin.teachers import Teacher, build_teacher, evaluating
+from mmkd_plugin.teachers import Teacher, build_teacher
 from tests.conftest import batch, build, student_cfg, trained_like
 
 FC, LAYER2 = Tap('head.fc'), Tap('backbone.layer2')
@@ -200,15 +200,6 @@ def test_wrong_tap_names_the_teacher(student, teacher):
 def test_dry_run_that_fails_says_how_to_choose_the_size(student):
     with pytest.raises(ValueError, match=r'dry run of the teacher.*input_shape='):
         make(student, nn.Sequential(nn.Linear(3, 3)), Tap('0'))
-
-
-def test_evaluating_restores_each_modules_mode(student):
-    student.train()
-    student.backbone.eval()
-    with evaluating(student):
-        assert not student.head.training
-    assert student.head.training
-    assert not student.backbone.training
 
 
 def test_bare_backbone_as_teacher(student):

@@ -1,0 +1,1 @@
+globals().update(__import__('mmkd_plugin').load_config('digit_scenes/reviewkd_faster_rcnn.py'))

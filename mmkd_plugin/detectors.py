@@ -1,0 +1,177 @@
+"""mmdet's detectors: running the parts of one that somebody reads, and the RoIs that a student samples.
+
+Nothing of mmdet is imported; a detector is known by what it has.
+"""
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .taps import Tap, Taps
+
+# the modules of a RoI head that run on the sampled RoIs
+_BOX_MODULES = ('bbox_roi_extractor', 'shared_head', 'bbox_head')
+
+
+class BoxBranch(NamedTuple):
+    """The box branch of a two-stage detector, or one stage of a cascade's.
+
+    In training it classifies RoIs that the detector sampled itself. They are read where they go
+    into the RoI extractor, and their labels where they go into the classification loss: these are
+    the student's own, neither sampled nor assigned a second time.
+    """
+
+    stage: int | None = None
+
+    @property
+    def rois(self) -> Tap:
+        """Where the RoIs are read: (R, 5), index of the image and x1, y1, x2, y2 in its pixels."""
+        return Tap(self._path('bbox_roi_extractor'), of_input=True, index=(1,))
+
+    @property
+    def labels(self) -> Tap:
+        """Where their assigned classes are read: (R,), background last. Not there without RoIs."""
+        return Tap(self._path('bbox_head') + '.loss_cls', of_input=True, index=(1,))
+
+    def run(self, model: nn.Module, features: Collection[Tensor], rois: Tensor) -> None:
+        """Score RoIs on a detector's own feature maps."""
+        stage = () if self.stage is None else (self.stage,)
+        model.roi_head._bbox_forward(*stage, features, rois)  # type: ignore[union-attr, operator]
+
+    def _path(self, module: str) -> str:
+        return f'roi_head.{module}' if self.stage is None else f'roi_head.{module}.{self.stage}'
+
+
+class Region(NamedTuple):
+    """What a box branch saw in one training step: RoIs (R, 5) and their labels (R,)."""
+
+    rois: Tensor
+    labels: Tensor
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether this is a detector of mmdet's kind: features, and heads on them."""
+    heads = ('rpn_head', 'roi_head', 'bbox_head')
+    return hasattr(model, 'extract_feat') and any(getattr(model, head, None) is not None for head in heads)
+
+
+def box_branch(model: nn.Module, path: str, side: str) -> BoxBranch | None:
+    """The box branch that a module belongs to; None for modules that run on whole images.
+
+    Args:
+        model: The detector (or any other model).
+        path: Of the module, such as ``roi_head.bbox_head.fc_cls``.
+        side: What the model is called in errors.
+
+    Raises:
+        ValueError: If the module is a part of a RoI head that cannot be distilled.
+    """
+    head: Any = getattr(model, 'roi_head', None)
+    if head is None or not f'{path}.'.startswith('roi_head.'):
+        return None
+    names = path.split('.')[1:]
+    if not names or names[0] not in _BOX_MODULES:
+        raise ValueError(
+            f"'{path}' of the {side}: of a RoI head only the box branch can be tapped "
+            f'({", ".join(f"roi_head.{name}" for name in _BOX_MODULES)}); masks, key points and points see other RoIs'
+        )
+    cascade = isinstance(head.bbox_head, nn.ModuleList)
+    expected = ['stage', 'x', 'rois'] if cascade else ['x', 'rois']
+    parameters = inspect.signature(head._bbox_forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
+    if needed != expected:
+        raise ValueError(
+            f"'{path}' of the {side}: the box branch of {type(head).__name__} takes {needed}, expected {expected} as "
+            'in StandardRoIHead and CascadeRoIHead. Tap the backbone or the neck of this detector'
+        )
+    if not cascade:
+        return BoxBranch()
+    if len(names) < 2 or not names[1].isdecimal() or int(names[1]) >= len(head.bbox_head):
+        raise ValueError(
+            f"'{path}' of the {side}: {type(head).__name__} has {len(head.bbox_head)} stages, and each samples RoIs of "
+            f"its own: name one, as in 'roi_head.{names[0]}.0'"
+        )
+    return BoxBranch(int(names[1]))
+
+
+def run_detector(
+    model: Any, images: Tensor, paths: Collection[str] | None, rois: Mapping[BoxBranch, Tensor] | None
+) -> None:
+    """Backbone and neck, and of the heads what is asked for; no proposals, losses or post-processing.
+
+    Args:
+        model: The detector.
+        images: (N, C, H, W).
+        paths: The modules that somebody reads; None runs the heads on feature maps.
+        rois: By box branch, what it scores.
+    """
+    features = model.extract_feat(images)
+    for name in ('rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        if head is not None and (paths is None or any(f'{path}.'.startswith(f'{name}.') for path in paths)):
+            head(features)
+    for branch, boxes in (rois or {}).items():
+        branch.run(model, features, boxes)
+
+
+def region_taps(branches: Collection[BoxBranch]) -> list[Tap]:
+    """What :func:`read_regions` wants to have been tapped in the student."""
+    return [tap for branch in _with_earlier(branches) for tap in (branch.rois, branch.labels)]
+
+
+def read_regions(recorded: Taps, branches: Collection[BoxBranch]) -> dict[BoxBranch, Region]:
+    """The RoIs that box branches saw in the student's training pass, and their labels.
+
+    A stage of a cascade that did not run because an earlier one had no RoIs left is not there.
+
+    Raises:
+        RuntimeError: If a branch did not run, or RoIs and labels do not belong together.
+    """
+    regions: dict[BoxBranch, Region] = {}
+    for branch in _with_earlier(branches):
+        rois, labels = recorded.peek(branch.rois), recorded.peek(branch.labels)
+        if rois is None and any(len(region.rois) == 0 for region in regions.values()):
+            continue
+        if rois is None or (labels is None and len(rois)):
+            missing = branch.rois if rois is None else branch.labels
+            raise RuntimeError(
+                f"the student did not run '{missing.path}' in training, where its RoIs or labels are read"
+            )
+        if labels is None:
+            labels = rois.new_zeros(0, dtype=torch.int64)
+        if labels.shape != rois.shape[:1]:
+            raise RuntimeError(
+                f"the student's {branch.labels} read labels {tuple(labels.shape)} for {len(rois)} RoIs, expected one "
+                'for each: this RoI head trains in another way than StandardRoIHead and CascadeRoIHead, and its logits '
+                'cannot be distilled; tap the backbone or the neck'
+            )
+        regions[branch] = Region(rois, labels)
+    return regions
+
+
+def _with_earlier(branches: Collection[BoxBranch]) -> list[BoxBranch]:
+    """And the stages of the cascade before them, in order."""
+    stages = [branch.stage for branch in branches if branch.stage is not None]
+    return [BoxBranch(stage) for stage in range(max(stages) + 1)] if stages else list(branches)
+
+
+def example_rois(images: Tensor) -> Tensor:
+    """Four RoIs of different sizes in each image, (4N, 5), for a dry run."""
+    height, width = images.shape[-2:]
+    corners = torch.tensor(
+        [[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.25, 0.25, 0.75, 0.75], [0.5, 0.125, 0.625, 0.25]], device=images.device
+    )
+    boxes = corners * corners.new_tensor([width, height, width, height])
+    index = torch.arange(len(images), device=images.device).repeat_interleave(len(boxes))
+    return torch.cat([index[:, None].float(), boxes.repeat(len(images), 1)], dim=1)
+
+
+def all_branches(model: nn.Module) -> list[BoxBranch]:
+    """Every box branch of a detector, for tools that look at all modules."""
+    head: Any = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    if head is None:
+        return []
+    return [BoxBranch(i) for i in range(len(head))] if isinstance(head, nn.ModuleList) else [BoxBranch()]
