@@ -79,7 +79,7 @@ def DigitScenes(  # noqa: N802 (it stands where a config names a class)
         split: ``train`` (600 pictures) or ``test`` (200).
         images: The first so many of them; None is all.
         root: See :func:`digit_scenes_root`.
-        **kwargs: See ``VOCDataset``: ``pipeline``, ``test_mode``, ``filter_cfg`` ...
+        **kwargs: See ``VOCDataset``: ``pipeline``, ``test_mode``, ``filter_cfg``, ``metainfo`` ...
 
     Raises:
         ValueError: If the split or the number is not one of these.
@@ -94,9 +94,8 @@ def DigitScenes(  # noqa: N802 (it stands where a config names a class)
         data_root=str(digit_scenes_root(root)),
         ann_file=f'ImageSets/Main/{split}.txt',
         data_prefix={'sub_data_root': ''},
-        metainfo={'classes': CLASSES},
         indices=images,
-        **kwargs,
+        **{'metainfo': {'classes': CLASSES}, **kwargs},
     )
 
 
