@@ -12,7 +12,7 @@ def attention(features: Tensor, p: float = 2.0) -> Tensor:
 
     Args:
         features: (N, C, H, W).
-        p: Power > 0; larger weighs the strongest channels more.
+        p: Power >= 1; larger weighs the strongest channels more.
 
     Returns:
         (N, H*W), each row of Euclidean length 1 (0 where a map is all zero).
@@ -34,14 +34,14 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0, squared: bool = Tr
     Args:
         student: (N, C_s, H_s, W_s).
         teacher: (N, C_t, H_t, W_t), taken as constant; the larger map is averaged down.
-        p: Power of the activations, > 0.
+        p: Power of the activations, >= 1.
         squared: Which of the two forms.
 
     Returns:
         Scalar, dimensionless, mean over the batch; 0 for an empty batch.
 
     Raises:
-        ValueError: If these are no feature maps of the same images, or ``p`` is not positive.
+        ValueError: If these are no feature maps of the same images, or ``p`` is below 1.
 
     Example:
         >>> import torch
@@ -60,20 +60,21 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0, squared: bool = Tr
 
 
 def _check_power(p: float) -> None:
-    if not 0 < p < float('inf'):
-        raise ValueError(f'p={p!r} given, expected a finite number > 0')
+    # below 1 the slope at 0 is infinite, and after a ReLU there are many zeros
+    if not isinstance(p, (int, float)) or not 1 <= p < float('inf'):
+        raise ValueError(f'p={p!r} given, expected a finite number >= 1')
 
 
 class ATLoss(DistillLoss):
     """Attention transfer, see :func:`at_loss`; usually at the end of every stage.
 
     Args:
-        p: Power of the activations, > 0.
+        p: Power of the activations, >= 1.
         squared: The authors' code (True) or the paper's equation (False).
         loss_weight: Factor on the value; 1000 is the usual one for ``squared=True``.
 
     Raises:
-        ValueError: If the power is not positive or the weight is negative.
+        ValueError: If the power is below 1 or the weight is negative.
     """
 
     def __init__(self, p: float = 2.0, squared: bool = True, loss_weight: float = 1000.0) -> None:

@@ -76,7 +76,10 @@ class FitNetLoss(DistillLoss):
                 different channels.
         """
         if len(student) != len(teacher) or len(student) not in (2, 4):
-            raise ValueError('expected two maps (N, C, H, W) or two tensors (N, D)')
+            raise ValueError(
+                f'student {tuple(student)} and teacher {tuple(teacher)} given, expected two maps (N, C, H, W) or two '
+                'tensors (N, D)'
+            )
         if self.kind == 'identity':
             if student[1] != teacher[1]:
                 raise ValueError(

@@ -105,7 +105,8 @@ class ReviewKDLoss(DistillLoss):
     a 1x1 map. Classification compares the teacher's maps before their ReLU; detection compares the
     levels of FPN, with ``mid_channels=256``. Deviation: ``mid_channels`` is by default the smaller of
     512 and the student's channels at the deepest stage (mdistiller names such an option and does
-    not read it).
+    not read it). Its batch norms cannot train on a single image where a stage is 1x1: let the data
+    loader drop a last batch of one (``drop_last=True``).
 
     Args:
         mid_channels: Channels inside the fusions; inferred when None.
@@ -130,10 +131,11 @@ class ReviewKDLoss(DistillLoss):
         Raises:
             ValueError: If a stage is neither a map nor a vector, or the lists differ in length.
         """
-        if len(student) != len(teacher) or any(len(shape) not in (2, 4) for shape in (*student, *teacher)):
+        shapes = (*student, *teacher)
+        if not student or len(student) != len(teacher) or any(len(shape) not in (2, 4) for shape in shapes):
             raise ValueError(
-                f'{len(student)} student and {len(teacher)} teacher stages given, expected as many of each, from '
-                'shallow to deep, all maps (N, C, H, W) or vectors (N, D)'
+                f'student stages {[tuple(s) for s in student]} and teacher stages {[tuple(t) for t in teacher]} given, '
+                'expected as many of each, from shallow to deep, all maps (N, C, H, W) or vectors (N, D)'
             )
         mid = self.mid_channels or min(_MAX_MID_CHANNELS, student[-1][1])
         self.fusions = nn.ModuleList(

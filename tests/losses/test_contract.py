@@ -51,10 +51,17 @@ class Setting(NamedTuple):
 
 LOGITS = random((N, CLASSES))
 LABELS = torch.tensor([0, 3, 4, 3])
+STUDENT_MAP, TEACHER_MAP = random((N, 3, 8, 8)), random((N, 5, 4, 4))
+STUDENT_MAPS = random((N, 3, 8, 8), (N, 4, 4, 4), (N, 6, 2, 2))
+TEACHER_MAPS = random((N, 5, 8, 8), (N, 6, 4, 4), (N, 7, 2, 2))
 
 SETTINGS = {
     'KDLoss': Setting({'temperature': 2.0}, LOGITS, LOGITS, {}),
     'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS, {'labels': LABELS}),
+    'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, {}, zero_at_equality=False),
+    'ATLoss': Setting({'p': 3, 'squared': False}, STUDENT_MAP, TEACHER_MAP, {}),
+    'NSTLoss': Setting({'kernel': 'gaussian', 'variance': 'batch'}, STUDENT_MAP, TEACHER_MAP, {}),
+    'ReviewKDLoss': Setting({'mid_channels': 8}, STUDENT_MAPS, TEACHER_MAPS, {}, zero_at_equality=False),
 }
 
 
@@ -182,7 +189,7 @@ def test_every_argument_counts(name):
 
 
 def test_linear_in_the_weight(name):
-    value = trial(name).value()
+    value = trial(name, loss_weight=1.0).value()
     assert value > 0
     for weight in (0.25, 30.0):
         torch.testing.assert_close(trial(name, loss_weight=weight).value(), weight * value)
