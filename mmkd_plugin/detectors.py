@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .taps import Tap, Taps
 
+#: Heads that run on every feature level.
+DENSE_HEADS = ('rpn_head', 'bbox_head')
 # the modules of a RoI head that run on the sampled RoIs
 _BOX_MODULES = ('bbox_roi_extractor', 'shared_head', 'bbox_head')
 
@@ -54,8 +56,8 @@ class Region(NamedTuple):
 
 def is_detector(model: nn.Module) -> bool:
     """Whether this is a detector of mmdet's kind: features, and heads on them."""
-    heads = ('rpn_head', 'roi_head', 'bbox_head')
-    return hasattr(model, 'extract_feat') and any(getattr(model, head, None) is not None for head in heads)
+    heads = (getattr(model, head, None) for head in (*DENSE_HEADS, 'roi_head'))
+    return hasattr(model, 'extract_feat') and any(head is not None for head in heads)
 
 
 def box_branch(model: nn.Module, path: str, side: str) -> BoxBranch | None:
@@ -109,7 +111,7 @@ def run_detector(
         rois: By box branch, what it scores.
     """
     features = model.extract_feat(images)
-    for name in ('rpn_head', 'bbox_head'):
+    for name in DENSE_HEADS:
         head = getattr(model, name, None)
         if head is not None and (paths is None or any(f'{path}.'.startswith(f'{name}.') for path in paths)):
             head(features)

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .detectors import BoxBranch, example_rois, is_detector, run_detector
+from .detectors import DENSE_HEADS, BoxBranch, example_rois, is_detector, run_detector
 from .randomness import keep_random_state
 from .taps import Tap, Taps
 
@@ -77,5 +77,22 @@ def probe(
 
     with evaluating(model), torch.no_grad(), keep_random_state():
         recorded = tapped(set())
+        _check_levels(model, recorded)
         clone = recorded.overwritten()
         return (tapped(clone) if clone else recorded), clone
+
+
+def _check_levels(model: nn.Module, recorded: Taps) -> None:
+    """Refuse to read one feature level of a dense head where all were meant.
+
+    Raises:
+        ValueError: If a tapped module runs once for each level.
+    """
+    for tap in recorded.taps if is_detector(model) else ():
+        head = tap.path.split('.')[0]
+        if head in DENSE_HEADS and recorded.counts.get(tap.path, 0) > 1:
+            raise ValueError(
+                f"'{tap}' of the {recorded.side} runs {recorded.counts[tap.path]} times in one pass, once for each "
+                f"feature level, and only the last would be read: tap the head and name output and level, as in "
+                f"'{head}[0][2]'"
+            )

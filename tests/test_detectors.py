@@ -274,7 +274,8 @@ class TestOneStage:
     def test_logits_are_refused(self):
         for loss, match in (
             ({'type': 'DKDLoss', 'on': 'bbox_head.retina_cls'}, 'needs a class for each row'),
-            ({'type': 'KDLoss', 'on': 'bbox_head.retina_cls'}, 'expected two tensors of the same shape'),
+            ({'type': 'KDLoss', 'on': 'bbox_head[0][0]'}, 'expected two tensors of the same shape'),
+            ({'type': 'KDLoss', 'on': 'bbox_head.retina_cls'}, r"runs 5 times .* as in 'bbox_head\[0\]\[2\]'"),
         ):
             with pytest.raises(ValueError, match=match):
                 distill(
@@ -296,6 +297,11 @@ class TestMistakes:
                 {'loss_x': {'type': 'NSTLoss', 'on': {'student': 'roi_head.bbox_roi_extractor', 'teacher': 'neck[0]'}}},
                 teacher=detector(faster_rcnn_cfg(), 1),
             )
+
+    def test_one_level_where_all_were_meant(self):
+        with pytest.raises(ValueError, match=r"'rpn_head.rpn_conv' of the student runs 4 times .*'rpn_head\[0\]\[2\]'"):
+            distill(detector(faster_rcnn_cfg()), {'loss_x': {'type': 'NSTLoss', 'on': 'rpn_head.rpn_conv'}},
+                    teacher=detector(faster_rcnn_cfg(), 1))  # fmt: skip
 
     def test_index_into_nothing(self):
         with pytest.raises((ValueError, TypeError), match=r"'neck' meets a sequence of 4.*'neck\[0\]' ... 'neck\[3\]'"):

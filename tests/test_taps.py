@@ -117,3 +117,28 @@ def test_hooks_are_gone_afterwards():
         with taps.recording():
             raise RuntimeError
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_nested_sequences():
+    tap = Tap.parse('head[1][0]')
+    assert (tap.path, tap.index, str(tap)) == ('head', (1, 0), 'head[1][0]')
+    a, b = torch.zeros(1), torch.ones(1)
+    assert tap.select((a, [b, a])) is b
+    with pytest.raises(TypeError, match=r"'head\[1\]' meets a sequence of 2.*name one of them as 'head\[1\]\[0\]'"):
+        Tap.parse('head[1]').select((a, [b, a]))
+    with pytest.raises(TypeError, match=r"'head\[1\]\[0\]' meets a Tensor"):
+        tap.select((a, b))
+    with pytest.raises(TypeError, match=r"'head\[3\]' meets a sequence of 2"):
+        Tap.parse('head[3]').select((a, b))
+
+
+def test_first_call_instead_of_the_last():
+    model = nn.Sequential(relu := nn.ReLU(), nn.BatchNorm1d(2), relu)
+    taps = [Tap('0'), Tap('0', of_input=True)]
+    recorded = Taps(model, taps, first=[taps[0]])
+    x = torch.randn(3, 2)
+    with recorded.recording():
+        model(x)
+    assert torch.equal(recorded.values()[taps[0]], x.relu())
+    assert not torch.equal(recorded.values()[taps[1]], x)
+    assert recorded.peek(Tap('1')) is None

@@ -3,7 +3,8 @@
 
 (a) one training step of the plain student, (b) the plain teacher's forward pass alone, without any
 of our optimisations, (c) one step of the distilled student. 1.00 means that distillation costs
-exactly its two parts. Random images; teacher weights are not loaded. Data loading is not measured.
+exactly its two parts. For a detector (b) is backbone, neck and the box head on as many RoIs as the
+student samples; no RPN. Random images; teacher weights are not loaded. Data loading is not measured.
 Quote the ratio: single times differ from machine to machine and from run to run.
 """
 
@@ -20,25 +21,44 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
 
 import mmkd_plugin  # noqa: F401 (registers)
+from mmkd_plugin.detectors import all_branches
 from mmkd_plugin.distillation import infer_input_shape
 from mmkd_plugin.forward import run
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]
+OBJECTS = 8  # in an image, for detectors
 
 
 def make_batch(config: Config, shape: tuple[int, int, int], size: int) -> dict[str, Any]:
     """A batch as the data loader gives it: uint8 images and labelled data samples."""
-    from mmpretrain.structures import DataSample
-
     generator = torch.Generator().manual_seed(0)
-    classes = config.model.head.num_classes
-    return {
-        'inputs': torch.randint(0, 256, (size, *shape), generator=generator, dtype=torch.uint8),
-        'data_samples': [DataSample().set_gt_label(i % classes) for i in range(size)],
-    }
+    images = torch.randint(0, 256, (size, *shape), generator=generator, dtype=torch.uint8)
+    if 'roi_head' not in config.model and 'bbox_head' not in config.model:
+        from mmpretrain.structures import DataSample
+
+        classes = config.model.head.num_classes
+        return {'inputs': images, 'data_samples': [DataSample().set_gt_label(i % classes) for i in range(size)]}
+
+    from mmdet.structures import DetDataSample
+
+    samples = []
+    for _ in range(size):
+        sides = {'img_shape': shape[1:], 'ori_shape': shape[1:], 'scale_factor': (1.0, 1.0)}
+        samples.append(DetDataSample(metainfo=sides))
+        boxes = random_boxes(OBJECTS, shape[1:], generator)
+        samples[-1].gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(OBJECTS, dtype=torch.int64))
+    return {'inputs': list(images), 'data_samples': samples}
+
+
+def random_boxes(count: int, sides: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Boxes (count, 4) of an eighth to half of the image's (height, width)."""
+    extent = torch.tensor([sides[1], sides[0]]) * (0.125 + 0.375 * torch.rand(count, 2, generator=generator))
+    corner = (torch.tensor([sides[1], sides[0]]) - extent) * torch.rand(count, 2, generator=generator)
+    return torch.cat([corner, corner + extent], dim=1)
 
 
 def training_step(model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
@@ -56,16 +76,27 @@ def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: boo
     specs = config.model.get('teachers') or {'teacher': config.model.teacher}
     teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
     images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
+    rois = [{branch: sampled_rois(config, batch).to(device) for branch in all_branches(t)} for t in teachers]
     for teacher in teachers:
         teacher.eval()
 
     @torch.no_grad()
     def step() -> None:
         with torch.autocast(device, enabled=amp):
-            for teacher, inputs in zip(teachers, images, strict=True):
-                run(teacher, inputs)
+            for teacher, inputs, boxes in zip(teachers, images, rois, strict=True):
+                # of a two-stage detector no more than a loss could read of it with the student's RoIs
+                run(teacher, inputs, () if boxes else None, boxes)
 
     return step
+
+
+def sampled_rois(config: Config, batch: dict[str, Any]) -> torch.Tensor:
+    """As many RoIs (R, 5) as the student samples at most."""
+    rcnn = config.model.train_cfg.rcnn
+    count = (rcnn[0] if isinstance(rcnn, list) else rcnn).sampler.num
+    sides = tuple(batch['inputs'][0].shape[-2:])
+    boxes = [random_boxes(count, sides, torch.Generator().manual_seed(i)) for i in range(len(batch['inputs']))]
+    return torch.cat([torch.cat([torch.full((count, 1), float(i)), b], dim=1) for i, b in enumerate(boxes)])
 
 
 def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
@@ -83,7 +114,7 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
             )
     plain = MODELS.build(plain_student(copy.deepcopy(config.model)))
     channels = infer_input_shape(plain)[0]
-    batch = make_batch(config, (channels, args.image_size, args.image_size), args.batch_size)
+    batch = make_batch(config, (channels, args.image_size[0], args.image_size[-1]), args.batch_size)
     common = (config, batch, args.device, args.amp)
     steps = {}
     if 'a' in which:
@@ -141,7 +172,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a distilled config')
-    parser.add_argument('--image-size', type=int, default=224)
+    parser.add_argument(
+        '--image-size', type=int, nargs='+', default=[224], metavar='N', help='side, or height and width'
+    )
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
@@ -164,8 +197,9 @@ def main() -> None:
     ratios = [c / (a + b) for a, b, c in zip(*times.values(), strict=True)]
 
     where = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} threads'
+    size = 'x'.join(map(str, args.image_size))
     print(
-        f'{args.config}: {args.image_size} px, batch {args.batch_size}, AMP {"on" if args.amp else "off"}, '
+        f'{args.config}: {size} px, batch {args.batch_size}, AMP {"on" if args.amp else "off"}, '
         f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds; median (min to max)'
     )
     print(f'a  plain student step      {spread(times["a"], 1e3)} ms')

@@ -22,13 +22,12 @@ from mmkd_plugin.forward import evaluating, run
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 
-def shape_of(value: Any) -> str:
-    """Shapes as text: `(2, 64)`, or `[0] (2, 64), [1] (2, 128)` for a tuple."""
-    if isinstance(value, Tensor):
-        return str(tuple(value.shape))
+def shape_of(value: Any, index: str = '') -> str:
+    """Shapes as text, indexed as a tap is: `(2, 64)`, or `[0] (2, 64), [1][0] (2, 128)` for nested tuples."""
     if isinstance(value, (tuple, list)):
-        return ', '.join(f'[{i}] {shape_of(item)}' for i, item in enumerate(value))
-    return type(value).__name__
+        return ', '.join(shape_of(item, f'{index}[{i}]') for i, item in enumerate(value))
+    shape = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+    return f'{index} {shape}' if index else shape
 
 
 def rows(model: nn.Module, images: Tensor, depth: int) -> Iterator[tuple[str, str, str]]:
