@@ -73,3 +73,22 @@ def test_unknown_kind():
 def test_teacher_without_preprocessor_takes_the_students_batch():
     images = torch.randn(1, 3, 2, 2)
     assert Renormalize(ClsDataPreprocessor(**PYTORCH), None, 't')(images) is images
+
+
+@pytest.mark.openmmlab
+def test_mmdets_caffe_style_teacher_of_a_pytorch_style_student():
+    from mmdet.models import DetDataPreprocessor
+    from mmdet.structures import DetDataSample
+
+    def style(mean, std, **kwargs):
+        return DetDataPreprocessor(mean=mean, std=std, pad_size_divisor=32, **kwargs)
+
+    a = style([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], bgr_to_rgb=True)
+    b = style([103.53, 116.28, 123.675], [1.0, 1.0, 1.0], bgr_to_rgb=False)
+    images = [raw(1, 40)[0], raw(1, 40)[0][:, :20, :33]]
+    samples = [DetDataSample(metainfo={'img_shape': tuple(image.shape[-2:])}) for image in images]
+    got = Renormalize(a, b, 'teacher')(a({'inputs': images, 'data_samples': samples})['inputs'], samples)
+    expected = b({'inputs': images, 'data_samples': samples})['inputs']
+    assert got.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-5)
+    assert (got[1, :, 20:] == 0).all()
