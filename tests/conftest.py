@@ -1,13 +1,14 @@
 """Fixtures: a tiny classifier that trains in milliseconds, and its building blocks."""
 
 import copy
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, utils
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -18,6 +19,17 @@ from mmkd_plugin.paths import config_path
 # small work is fastest on one thread, and runs that are compared bit for bit need a fixed number
 torch.set_num_threads(1)
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+_load_once = functools.cache(utils.load)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _zoo_index_is_read_once() -> Iterator[None]:
+    """Else mmengine parses some 70 yaml files, 0.1 s or more, for each ``_base_`` in another package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', _load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from .conftest import trained_like
 
 SIZE = 96
 LOGITS = 'roi_head.bbox_head.fc_cls'
-DKD = {'loss_dkd': {'type': 'DKDLoss', 'on': LOGITS, 'beta': 0.25, 'temperature': 1.0}}
+DKD: dict[str, Any] = {'loss_dkd': {'type': 'DKDLoss', 'on': LOGITS, 'beta': 0.25, 'temperature': 1.0}}
 
 
 def faster_rcnn_cfg(**options: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Detectors: the student's own RoIs and labels, one teacher pass, and what is refused."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +23,10 @@ from tests.detection import (
 )  # fmt: skip
 
 FPN = [f'neck[{level}]' for level in range(4)]
-NST = {'loss_nst': {'type': 'NSTLoss', 'on': 'backbone.layer3'}}
-AT = {'loss_at': {'type': 'ATLoss', 'on': ['backbone.layer2', 'neck[1]']}}
-HINT = {'loss_hint': {'type': 'FitNetLoss', 'on': FPN, 'regressor': 'identity'}}
-REVIEW = {'loss_review': {'type': 'ReviewKDLoss', 'on': FPN}}
+NST: dict[str, Any] = {'loss_nst': {'type': 'NSTLoss', 'on': 'backbone.layer3'}}
+AT: dict[str, Any] = {'loss_at': {'type': 'ATLoss', 'on': ['backbone.layer2', 'neck[1]']}}
+HINT: dict[str, Any] = {'loss_hint': {'type': 'FitNetLoss', 'on': FPN, 'regressor': 'identity'}}
+REVIEW: dict[str, Any] = {'loss_reviewkd': {'type': 'ReviewKDLoss', 'on': FPN}}
 
 pytestmark = pytest.mark.openmmlab
 
@@ -116,7 +117,7 @@ class TestTwoStage:
         assert calls == ['backbone', 'neck', 'rpn_head', 'roi_head.bbox_roi_extractor', 'roi_head.bbox_head']
 
     def test_taps_on_rpn_and_roi_features(self):
-        losses = {
+        losses: dict[str, Any] = {
             'loss_rpn': {'type': 'FitNetLoss', 'on': ['rpn_head[0][0]', 'rpn_head[1][2]'], 'regressor': 'identity'},
             'loss_roi': {'type': 'NSTLoss', 'on': 'roi_head.bbox_roi_extractor'},
             'loss_fc': {'type': 'FitNetLoss', 'on': 'roi_head.bbox_head.shared_fcs.1', 'regressor': 'conv'},
@@ -157,7 +158,7 @@ class TestTwoStage:
         model = distill(detector(faster_rcnn_cfg()), losses, teacher=detector(faster_rcnn_cfg(), 1))
         values = model(**self.without_rois(model, monkeypatch), mode='loss')
         assert values['loss_dkd'] == values['loss_fc'] == 0
-        assert values['loss_review'] > 0
+        assert values['loss_reviewkd'] > 0
         value = model.parse_losses(values)[0]
         value.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.distill.parameters())
@@ -256,7 +257,7 @@ class TestOneStage:
     @pytest.mark.parametrize('kind', ['RetinaNet', 'FCOS', 'GFL'])
     def test_feature_taps(self, kind):
         on = ['neck[0]', 'neck[3]']
-        losses = {'loss_at': {'type': 'ATLoss', 'on': on}, 'loss_review': {'type': 'ReviewKDLoss', 'on': on}}
+        losses = {'loss_at': {'type': 'ATLoss', 'on': on}, 'loss_reviewkd': {'type': 'ReviewKDLoss', 'on': on}}
         model = distill(detector(one_stage_cfg(kind)), losses, teacher=detector(one_stage_cfg(kind), 1))
         total(model, batch()).backward()
         assert model.backbone.conv1.weight.grad.isfinite().all()
@@ -332,7 +333,7 @@ def test_autocast():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         losses = model(**batch(), mode='loss')
     assert halves == [torch.bfloat16] * 2
-    assert all(losses[name].dtype == torch.float32 for name in ('loss_dkd', 'loss_nst', 'loss_review'))
+    assert all(losses[name].dtype == torch.float32 for name in ('loss_dkd', 'loss_nst', 'loss_reviewkd'))
     assert model.parse_losses(losses)[0].isfinite()
 
 

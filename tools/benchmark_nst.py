@@ -45,7 +45,7 @@ def step(form: str, student: Tensor, teacher: Tensor) -> tuple[float, Tensor, Te
     student.grad = None
     start = time.perf_counter()
     value = FORMS[form](student, teacher)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     seconds = time.perf_counter() - start
     assert student.grad is not None
     return seconds, value.detach(), student.grad
@@ -97,8 +97,8 @@ def main() -> None:
 
     print(f'NST, polynomial kernel, maps {tuple(args.shape)}, forward and backward, CPU, {args.threads} threads, '
           f'torch {torch.__version__}, {args.rounds} rounds in turns; median (min to max)')  # fmt: skip
-    for form, seconds in times.items():
-        low, middle, high = (1e3 * f(seconds) for f in (min, statistics.median, max))
+    for form, measured in times.items():
+        low, middle, high = (1e3 * value for value in (min(measured), statistics.median(measured), max(measured)))
         print(f'{form:10} {middle:9.1f} ms ({low:.1f} to {high:.1f}), peak memory {memory[form]:8.1f} MiB')
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     print(f'ours is {statistics.median(ratios):.1f} times as fast ({min(ratios):.1f} to {max(ratios):.1f}) and takes '

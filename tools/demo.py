@@ -101,10 +101,10 @@ def train(demo: Demo, name: str, seed: int, work_dir: Path, options: list[str]) 
             if 'Epoch(' not in line:
                 continue
             epoch = line.split('[')[1].split(']')[0]
-            if 'Epoch(val)' in line:
-                student = figure(line, demo.metric, demo.scale) or student
-                teacher = figure(line, f'teacher/{demo.metric}', demo.scale) or teacher
-            text = f'  {name}, seed {seed}: epoch {epoch}, {demo.metric} {student or "-"}'
+            if 'Epoch(val)' in line and f' {demo.metric}:' in line:
+                student = figure(line, demo.metric, demo.scale)
+                teacher = figure(line, f'teacher/{demo.metric}', demo.scale)
+            text = f'  {name}, seed {seed}: epoch {epoch}, {demo.metric} {"-" if student is None else student}'
             end = '\r' if sys.stdout.isatty() else ''
             print(f'{text:70}' if end else '', end=end, flush=True)
     if process.returncode or student is None:

@@ -5,7 +5,7 @@ model = dict(
     student='FasterRCNN',
     teacher=dict(config='mmkd_plugin::digit_scenes/faster_rcnn_teacher.py'),
     losses=dict(
-        loss_review=dict(type='ReviewKDLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]'], loss_weight=1.0)
+        loss_reviewkd=dict(type='ReviewKDLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]'], loss_weight=1.0)
     ),
 )
 custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

@@ -28,7 +28,7 @@ model = dict(
     teacher=dict(config='mmkd_plugin::digit_scenes/faster_rcnn_teacher.py'),
     losses=dict(
         loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', beta=0.25, temperature=1.0),
-        loss_review=dict(type='ReviewKDLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]']),
+        loss_reviewkd=dict(type='ReviewKDLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]']),
     ),
 )
 load_from = {teacher!r}
@@ -77,7 +77,7 @@ def load_strictly(state):
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)
     model.load_state_dict(
-        {k: v for k, v in state.items() if not k.startswith('distill.losses.loss_review')}, strict=True
+        {k: v for k, v in state.items() if not k.startswith('distill.losses.loss_reviewkd')}, strict=True
     )
     return model
 
@@ -88,7 +88,7 @@ def test_checkpoint_is_the_plain_detectors(tmp_path):
         config(tmp_path, hooks=", dict(type='EMAHook', momentum=0.1), dict(type='TeacherEvalHook')"), work_dir
     )
     assert 'loss_dkd' in output
-    assert 'loss_review' in output
+    assert 'loss_reviewkd' in output
     # the teacher as a whole, folded and channels_last: the figure that mmdet's own test gives it
     line = next(line for line in output.splitlines() if 'Before training' in line)
     assert float(line.split('teacher/pascal_voc/mAP: ')[1].split(',')[0]) == pytest.approx(

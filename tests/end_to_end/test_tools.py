@@ -1,8 +1,10 @@
 """The commands of the README, at a tiny size."""
 
+import importlib.util
 import json
 import os
 import stat
+import sys
 
 import pytest
 
@@ -50,6 +52,52 @@ def test_list_modules_shows_both_networks():
         assert shapes['head.fc'] == '(2, 10)'
 
 
+def test_demo_of_detection(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools/demo.py')
+    assert spec is not None
+    assert spec.loader is not None
+    demo = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, 'demo', demo)
+    spec.loader.exec_module(demo)
+    runs = demo.DEMOS['digit_scenes'].runs
+    assert list(runs) == ['plain student', 'DKD', 'NST', 'ReviewKD', 'DKD + ReviewKD']
+    for name in ('DKD', 'NST', 'ReviewKD'):
+        runs.pop(name)
+    tiny = ['train_dataloader.dataset.images=8', 'val_dataloader.dataset.images=10', 'train_cfg.max_epochs=1',
+            'train_cfg.val_interval=1', 'param_scheduler.total_steps=1']  # fmt: skip
+    monkeypatch.setattr(
+        sys, 'argv', ['demo.py', '--data', 'digit_scenes', '--work-dir', str(tmp_path), '--cfg-options', *tiny]
+    )
+    demo.main()
+    table = [line.split(' | ') for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
+    assert [row[0] for row in table[2:]] == ['| teacher', '| plain student', '| DKD + ReviewKD']
+    assert float(table[2][1]) > 70
+    assert (tmp_path / 'dkd_reviewkd-seed0/epoch_1.pth').exists()
+
+
+def test_list_modules_of_a_detector():
+    output = command('tools/list_modules.py', 'configs/dkd_faster_rcnn.py', '--depth', 3, '--shape', 3, 96, 96).stdout
+    student, teacher = output.split('\nteacher: ')
+    for side, channels in ((student, 16), (teacher, 32)):
+        shapes = {line.split()[0]: line.split(maxsplit=2)[2] for line in side.splitlines()[1:] if line.startswith('  ')}
+        assert shapes['neck'].startswith(f'[0] (2, {channels}, 24, 24), [1] (2, {channels}, 12, 12)')
+        assert '[1][3] (2, 12, 3, 3)' in shapes['rpn_head']
+        assert shapes['roi_head.bbox_head.fc_cls'] == '(8, 11)'
+
+
+def test_benchmark_of_a_detector():
+    output = command('tools/benchmark_step.py', 'configs/dkd_faster_rcnn.py', '--image-size', 64, 96, '--batch-size', 2,
+                     '--rounds', 1, '--warmup', 0, '--device', 'cpu', '--no-memory').stdout  # fmt: skip
+    assert '64x96 px, batch 2' in output
+    assert 'c / (a + b)' in output
+
+
+def test_benchmark_of_nst():
+    output = command('tools/benchmark_nst.py', '--shape', 2, 16, 8, 8, '--rounds', 1).stdout
+    assert 'maps (2, 16, 8, 8)' in output
+    assert 'times as fast' in output
+
+
 def test_list_modules_of_a_plain_config():
     output = command('tools/list_modules.py', 'configs/digits/resnet_teacher.py', '--depth', 3).stdout
     assert 'backbone.layer4.1' in output
@@ -80,7 +128,17 @@ def test_scripts_are_executable_and_parse(script):
 
 
 @pytest.mark.parametrize(
-    'tool', ['train.py', 'test.py', 'demo.py', 'list_modules.py', 'benchmark_step.py', 'publish_model.py']
+    'tool',
+    [
+        'train.py',
+        'test.py',
+        'demo.py',
+        'draw.py',
+        'list_modules.py',
+        'benchmark_step.py',
+        'benchmark_nst.py',
+        'publish_model.py',
+    ],
 )
 def test_help(tool):
     assert 'usage' in command(f'tools/{tool}', '--help').stdout

@@ -1,0 +1,15 @@
+_base_ = '../plain/vgg8_cifar100.py'
+
+model = dict(
+    type='Distilled',
+    student='ImageClassifier',
+    teacher=dict(
+        config='mmkd_plugin::classification/plain/vgg13_cifar100.py',
+        checkpoint='work_dirs/vgg13_cifar100/epoch_240.pth',
+    ),
+    losses=dict(
+        loss_at=dict(type='ATLoss', loss_weight=1000.0,
+                     on=['backbone.layer1', 'backbone.layer2', 'backbone.layer3', 'backbone.layer4']),
+    ),
+)  # fmt: skip
+custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

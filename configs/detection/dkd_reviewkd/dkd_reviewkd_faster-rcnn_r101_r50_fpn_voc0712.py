@@ -1,0 +1,16 @@
+# DKD has the numbers of COCO, ReviewKD the weight 1. Untested here: none are published for VOC.
+_base_ = '../plain/faster-rcnn_r50_fpn_voc0712.py'
+
+model = dict(
+    type='Distilled',
+    student='FasterRCNN',
+    teacher=dict(
+        config='mmkd_plugin::detection/plain/faster-rcnn_r101_fpn_voc0712.py',
+        checkpoint='work_dirs/faster-rcnn_r101_fpn_voc0712/epoch_4.pth',
+    ),
+    losses=dict(
+        loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', alpha=1.0, beta=0.25, temperature=1.0),
+        loss_reviewkd=dict(type='ReviewKDLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]', 'neck[4]']),
+    ),
+)
+custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

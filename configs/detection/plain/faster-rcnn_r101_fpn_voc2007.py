@@ -1,0 +1,3 @@
+_base_ = 'faster-rcnn_r50_fpn_voc2007.py'
+
+model = dict(backbone=dict(depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')))

@@ -1,0 +1,1 @@
+globals().update(__import__('mmkd_plugin').load_config('classification/plain/mobilenet_v1_8xb32_in1k.py'))

@@ -1,0 +1,3 @@
+globals().update(
+    __import__('mmkd_plugin').load_config('classification/reviewkd/reviewkd_wrn-40-2_wrn-16-2_cifar100.py')
+)
