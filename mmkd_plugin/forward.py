@@ -93,6 +93,6 @@ def _check_levels(model: nn.Module, recorded: Taps) -> None:
         if head in DENSE_HEADS and recorded.counts.get(tap.path, 0) > 1:
             raise ValueError(
                 f"'{tap}' of the {recorded.side} runs {recorded.counts[tap.path]} times in one pass, once for each "
-                f"feature level, and only the last would be read: tap the head and name output and level, as in "
+                f'feature level, and only the last would be read: tap the head and name output and level, as in '
                 f"'{head}[0][2]'"
             )

@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from mmkd_plugin.configured_loss import ConfiguredLoss, read_pairs, read_task_loss
+from mmkd_plugin.context import Context
 from mmkd_plugin.losses import DistillLoss
 from mmkd_plugin.taps import Tap
 
@@ -23,13 +26,16 @@ def test_bad_pairs(on):
         read_pairs(on, 'loss_x')
 
 
+NOTHING = Context(0, None, torch.device('cpu'), {})
+
+
 def test_layers_are_summed():
     loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': ['a', 'b'], 'loss_weight': 2.0}, ['t'])
     assert len(loss) == 2
     one = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
     other = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
     expected = sum(module(one[tap], other[tap]) for module, tap in zip(loss, one, strict=True))
-    assert torch.equal(loss(one, other, {}), expected)
+    assert torch.equal(loss(one, other, NOTHING), expected)
 
 
 def test_loss_that_returns_no_scalar_is_refused():
@@ -39,7 +45,7 @@ def test_loss_that_returns_no_scalar_is_refused():
 
     loss = ConfiguredLoss('loss_v', {'type': Vector, 'on': 'a'}, ['t'])
     with pytest.raises(ValueError, match=r"losses\['loss_v'\] \(Vector\) cannot work on student 'a' \(2, 3\).*scalar"):
-        loss.connect({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}, {})
+        loss.connect({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}, NOTHING)
 
 
 def test_idle_without_learnable_parts_is_absent():
@@ -61,3 +67,16 @@ def test_task_loss():
         read_task_loss({'weight': 1})
     with pytest.raises(ValueError, match=r'loss_weight=-1\.0'):
         read_task_loss({'loss_weight': -1})
+
+
+def test_tensors_without_rows_give_zero_and_leave_statistics_alone():
+    loss = ConfiguredLoss('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
+    taps = {Tap('a'): torch.randn(4, 3, 2, 2)}
+    loss.connect(taps, taps, NOTHING)
+    before = copy.deepcopy(loss.state_dict())
+    empty = {Tap('a'): torch.randn(0, 3, 2, 2, requires_grad=True)}
+    value = loss(empty, empty, NOTHING)
+    value.backward()
+    assert value == 0
+    assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)

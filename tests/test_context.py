@@ -2,7 +2,8 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from mmkd_plugin.context import labels, sample_idx
+from mmkd_plugin.context import Context, labels, sample_idx
+from mmkd_plugin.detectors import BoxBranch, Region
 
 CPU = torch.device('cpu')
 
@@ -40,3 +41,14 @@ def test_missing_and_multiple_labels():
 def test_missing_index():
     with pytest.raises(ValueError, match='meta_keys'):
         sample_idx([DataSample()], CPU)
+
+
+def test_rows_of_a_box_branch():
+    rois = torch.tensor([[1.0, 0, 0, 4, 4], [0, 0, 0, 2, 2], [1, 1, 1, 3, 3]])
+    region = Region(rois, torch.tensor([5, 10, 2]))
+    context = Context(3, samples(0, 1), CPU, {BoxBranch(): region})
+    assert context.get('labels', BoxBranch()).tolist() == [5, 10, 2]
+    assert context.get('sample_idx', BoxBranch()).tolist() == [11, 10, 11]
+    assert context.get('epoch', BoxBranch()) == 3
+    assert context.get('labels').tolist() == [0, 1]
+    assert context.get('sample_idx').tolist() == [10, 11]
