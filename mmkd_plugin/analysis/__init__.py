@@ -1,0 +1,6 @@
+"""Looking at what a student learned."""
+
+from .comparison import REDUCTIONS
+from .pictures import Gallery
+
+__all__ = ['REDUCTIONS', 'Gallery']
