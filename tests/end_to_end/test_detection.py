@@ -177,3 +177,11 @@ def test_iteration_based_loop_and_one_class(tmp_path):
     assert 'loss_dkd' in output
     assert 'nan' not in output.lower().split('iter(train)')[-1]
     assert (tmp_path / 'run/iter_4.pth').exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU, and mmcv compiled for it')
+def test_amp_on_a_gpu(tmp_path):
+    output = train(config(tmp_path), tmp_path / 'run', '--amp')
+    assert mean_ap(output) > 0.5
+    assert 'nan' not in output
