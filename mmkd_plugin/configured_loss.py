@@ -90,6 +90,8 @@ class ConfiguredLoss(nn.ModuleList):
                     f"losses['{self.name}']: one of student '{at_student}' and {self.teacher} '{at_teacher}' has a row "
                     'for each RoI, the other for each image; compare like with like'
                 )
+            if of_student:
+                self._check_classifier(student, of_student, at_student)
             self.branches.append((of_student, of_teacher) if of_student and of_teacher else None)
         if 'labels' in self.needs and is_detector(student) and None in self.branches:
             raise ValueError(
@@ -98,6 +100,20 @@ class ConfiguredLoss(nn.ModuleList):
             )
         if self.relates_layers and self.needs and len(set(self.branches)) > 1:
             raise ValueError(f"losses['{self.name}'] ({self.kind}) relates taps that see different images or RoIs")
+
+    def _check_classifier(self, student: nn.Module, branch: BoxBranch, tap: Tap) -> None:
+        head = student.get_submodule(branch.head)
+        classifier = f'{branch.head}.fc_cls'
+        if tap.path == classifier and getattr(head, 'custom_cls_channels', False):
+            raise ValueError(
+                f"losses['{self.name}']: the columns of '{tap}' are not just classes and background ("
+                f'{type(head.loss_cls).__name__} adds its own), so they cannot be compared as one prediction; use a '
+                'feature loss'
+            )
+        if 'labels' in self.needs and (tap.of_input or tap.path != classifier):
+            raise ValueError(
+                f"losses['{self.name}'] ({self.kind}) compares classes, and '{tap}' is no classifier: on='{classifier}'"
+            )
 
     def forward(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Context) -> Tensor:
         """The value, summed over layers."""

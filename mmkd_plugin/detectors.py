@@ -34,9 +34,27 @@ class BoxBranch(NamedTuple):
         return Tap(self._path('bbox_roi_extractor'), of_input=True, index=(1,))
 
     @property
+    def features(self) -> Tap:
+        """Where the finest of the feature maps is read that the RoIs are cut from: (N, C, H, W)."""
+        return Tap(self._path('bbox_roi_extractor'), of_input=True, index=(0, 0))
+
+    @property
+    def head(self) -> str:
+        """Path of the head that scores what was cut out."""
+        return self._path('bbox_head')
+
+    def before_head(self, tap: Tap) -> bool:
+        """Whether a tap is read before the head runs.
+
+        Samplers that mine hard examples and mask branches run the same RoI extractor on other RoIs; what counts is
+        what the head's last run took in.
+        """
+        return any(f'{tap.path}.'.startswith(f'{self._path(name)}.') for name in ('bbox_roi_extractor', 'shared_head'))
+
+    @property
     def labels(self) -> Tap:
         """Where their assigned classes are read: (R,), background last. Not there without RoIs."""
-        return Tap(self._path('bbox_head') + '.loss_cls', of_input=True, index=(1,))
+        return Tap(f'{self.head}.loss_cls', of_input=True, index=(1,))
 
     def run(self, model: nn.Module, features: Collection[Tensor], rois: Tensor) -> None:
         """Score RoIs on a detector's own feature maps."""
@@ -83,20 +101,27 @@ def box_branch(model: nn.Module, path: str, side: str) -> BoxBranch | None:
     cascade = isinstance(head.bbox_head, nn.ModuleList)
     expected = ['stage', 'x', 'rois'] if cascade else ['x', 'rois']
     parameters = inspect.signature(head._bbox_forward).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
-    if needed != expected:
+    taken = [p.name for p in parameters]
+    if taken != expected:
         raise ValueError(
-            f"'{path}' of the {side}: the box branch of {type(head).__name__} takes {needed}, expected {expected} as "
+            f"'{path}' of the {side}: the box branch of {type(head).__name__} takes {taken}, expected {expected} as "
             'in StandardRoIHead and CascadeRoIHead. Tap the backbone or the neck of this detector'
         )
     if not cascade:
-        return BoxBranch()
+        return _trains(model, BoxBranch(), side)
     if len(names) < 2 or not names[1].isdecimal() or int(names[1]) >= len(head.bbox_head):
         raise ValueError(
             f"'{path}' of the {side}: {type(head).__name__} has {len(head.bbox_head)} stages, and each samples RoIs of "
             f"its own: name one, as in 'roi_head.{names[0]}.0'"
         )
-    return BoxBranch(int(names[1]))
+    return _trains(model, BoxBranch(int(names[1])), side)
+
+
+def _trains(model: nn.Module, branch: BoxBranch, side: str) -> BoxBranch:
+    head = model.get_submodule(branch.head)
+    if not isinstance(getattr(head, 'loss_cls', None), nn.Module):
+        raise ValueError(f"the {side}'s {branch.head} ({type(head).__name__}) has no loss_cls, where labels are read")
+    return branch
 
 
 def run_detector(
@@ -121,10 +146,15 @@ def run_detector(
 
 def region_taps(branches: Collection[BoxBranch]) -> list[Tap]:
     """What :func:`read_regions` wants to have been tapped in the student."""
-    return [tap for branch in _with_earlier(branches) for tap in (branch.rois, branch.labels)]
+    return [tap for branch in _with_earlier(branches) for tap in (branch.rois, branch.features, branch.labels)]
 
 
-def read_regions(recorded: Taps, branches: Collection[BoxBranch]) -> dict[BoxBranch, Region]:
+def settled_taps(branches: Collection[BoxBranch], taps: Collection[Tap]) -> dict[str, list[Tap]]:
+    """By path of each branch's head, the taps that are to hold what its last run took in."""
+    return {branch.head: [tap for tap in taps if branch.before_head(tap)] for branch in _with_earlier(branches)}
+
+
+def read_regions(recorded: Taps, branches: Collection[BoxBranch], images: int) -> dict[BoxBranch, Region]:
     """The RoIs that box branches saw in the student's training pass, and their labels.
 
     A stage of a cascade that did not run because an earlier one had no RoIs left is not there.
@@ -141,6 +171,12 @@ def read_regions(recorded: Taps, branches: Collection[BoxBranch]) -> dict[BoxBra
             missing = branch.rois if rois is None else branch.labels
             raise RuntimeError(
                 f"the student did not run '{missing.path}' in training, where its RoIs or labels are read"
+            )
+        if (features := recorded.peek(branch.features)) is not None and len(features) != images:
+            raise RuntimeError(
+                f"the student's {branch.features} read {len(features)} feature maps for {images} images: its RoIs "
+                'belong to copies of the images that the teacher does not make (TridentNet), and its box branch cannot '
+                'be distilled; tap the backbone or the neck'
             )
         if labels is None:
             labels = rois.new_zeros(0, dtype=torch.int64)

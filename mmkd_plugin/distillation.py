@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .configured_loss import ConfiguredLoss, read_task_loss
 from .context import Context
-from .detectors import BoxBranch, Region, example_rois, read_regions, region_taps
+from .detectors import BoxBranch, Region, example_rois, is_detector, read_regions, region_taps, settled_taps
 from .forward import probe
 from .taps import Tap, Taps
 from .teachers import Teacher
@@ -107,11 +107,11 @@ class Distillation(nn.Module):
         active = [loss for loss in self.configured if factors[loss.name]]
 
         branches = _student_branches(active)
-        regional = region_taps(branches)
-        recorded = Taps(student, [*_student_taps(active), *regional], 'student', self._clone, first=regional)
+        taps = [*_student_taps(active), *region_taps(branches)]
+        recorded = Taps(student, taps, 'student', self._clone, settle=settled_taps(branches, taps))
         with recorded.recording():
             losses = dict(run_student())
-        regions = read_regions(recorded, branches)
+        regions = read_regions(recorded, branches, len(images))
         active = [loss for loss in active if regions.keys() >= set(loss.student_branches)]
         student_values = recorded.values(_student_taps(active))
         task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)
@@ -192,11 +192,16 @@ class Distillation(nn.Module):
 
 
 def infer_input_shape(student: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W): channels of the first convolution; the backbone's own image size, or 224."""
+    """(C, H, W): channels as normalised, or of the first convolution; the backbone's own image size, or 224."""
+    mean = getattr(getattr(student, 'data_preprocessor', None), 'mean', None)
     convs = (m.in_channels for m in student.modules() if isinstance(m, nn.Conv2d))
+    if isinstance(mean, Tensor) and mean.numel() > 1:
+        channels = mean.numel()
+    else:  # the first convolution of some detectors (YOLOX) sees pixels that were moved into channels
+        channels = 3 if is_detector(student) else next(convs, 3)
     size: Any = getattr(getattr(student, 'backbone', None), 'img_size', 224)
     height, width = (size, size) if isinstance(size, int) else tuple(size)[:2]
-    return next(convs, 3), height, width
+    return channels, height, width
 
 
 def _student_taps(losses: Iterable[ConfiguredLoss]) -> list[Tap]:

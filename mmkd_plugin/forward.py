@@ -1,6 +1,6 @@
 """Running a network so that its modules can be tapped: no losses, no post-processing."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .detectors import DENSE_HEADS, BoxBranch, example_rois, is_detector, run_detector
 from .randomness import keep_random_state
-from .taps import Tap, Taps
+from .taps import Tap, TapError, Taps
 
 
 def run(
@@ -67,7 +67,9 @@ def probe(
         try:
             with recorded.recording():
                 run(model, images, paths, rois)
-        except (RuntimeError, ValueError, AssertionError) as error:
+        except TapError:
+            raise
+        except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError, IndexError) as error:
             raise ValueError(
                 f'the dry run of the {side} ({type(model).__name__}) on images of shape '
                 f'{tuple(images.shape)} failed: {error}. If it takes another size, say '
@@ -77,22 +79,48 @@ def probe(
 
     with evaluating(model), torch.no_grad(), keep_random_state():
         recorded = tapped(set())
-        _check_levels(model, recorded)
+        if is_detector(model):
+            _check_detector(model, recorded, tapped)
         clone = recorded.overwritten()
         return (tapped(clone) if clone else recorded), clone
 
 
-def _check_levels(model: nn.Module, recorded: Taps) -> None:
-    """Refuse to read one feature level of a dense head where all were meant.
+def _check_detector(model: nn.Module, recorded: Taps, tapped: Callable[[set[Tap]], Taps]) -> None:
+    """Refuse taps of a detector that would be read wrongly.
 
     Raises:
-        ValueError: If a tapped module runs once for each level.
+        ValueError: If a module lies where a detector is not run; if it runs once for each feature level and only
+            one would be read; if a dense head puts out something else in training.
     """
-    for tap in recorded.taps if is_detector(model) else ():
+    side = recorded.side
+    for tap in recorded.taps:
         head = tap.path.split('.')[0]
-        if head in DENSE_HEADS and recorded.counts.get(tap.path, 0) > 1:
+        calls = recorded.counts.get(tap.path, 0)
+        if recorded.peek(tap) is None:
             raise ValueError(
-                f"'{tap}' of the {recorded.side} runs {recorded.counts[tap.path]} times in one pass, once for each "
-                f'feature level, and only the last would be read: tap the head and name output and level, as in '
-                f"'{head}[0][2]'"
+                f"'{tap}' of the {side} cannot be tapped: of a {type(model).__name__} only the backbone, the neck, "
+                'dense heads and the box branch of a RoI head are run for distillation'
+            )
+        if head in DENSE_HEADS and calls > 1:
+            raise ValueError(
+                f"'{tap}' of the {side} runs {calls} times in one pass, once for each feature level, and only the last "
+                f"would be read: tap the head and name output and level, as in '{head}[0][2]'"
+            )
+    dense = [tap for tap in recorded.taps if tap.path.split('.')[0] in DENSE_HEADS]
+    heads = [model.get_submodule(name) for name in {tap.path.split('.')[0] for tap in dense}]
+    for module in heads:
+        module.training = True  # the head's own switch alone; norms inside stay in evaluation mode
+    try:
+        training = tapped(set()).values(dense) if dense else {}
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f'a dense head of the {side} puts out something else in training: {error}') from error
+    finally:
+        for module in heads:
+            module.training = False
+    for tap, value in training.items():
+        expected = recorded.values([tap])[tap]
+        if value.shape != expected.shape or not torch.allclose(value, expected, rtol=1e-3, atol=1e-5):
+            raise ValueError(
+                f"'{tap}' of the {side} has other values in training than in evaluation mode, so those of a student "
+                'and a teacher cannot be compared: tap a module before it'
             )

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 _SYNTAX = re.compile(r'(?P<path>[^:\[\]]*)(?P<input>:input)?(?P<index>(\[\d+\])*)')
 
 
+class TapError(TypeError, ValueError):
+    """A tap meets something else than one tensor."""
+
+
 @dataclass(frozen=True)
 class Tap:
     """One place to read: a module's output or input.
@@ -53,7 +57,7 @@ class Tap:
         """The tensor in what the module put out or took in.
 
         Raises:
-            TypeError: If there is no tensor, or several and no ``[index]``.
+            TapError: If there is no tensor, or several and no ``[index]``.
         """
         for depth, index in enumerate(self.index):
             if not isinstance(value, (tuple, list)) or index >= len(value):
@@ -69,11 +73,11 @@ class Tap:
         at = Tap(self.path, self.of_input, index)
         if isinstance(value, (tuple, list)) and value:
             what = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in value]
-            raise TypeError(
+            raise TapError(
                 f"tap '{self}' meets a sequence of {len(value)}: {what}; name one of them as '{at}[0]'"
                 + (f" ... '{at}[{len(value) - 1}]'" if len(value) > 1 else '')
             )
-        raise TypeError(
+        raise TapError(
             f"tap '{self}' meets a {type(value).__name__}, expected a tensor or a tuple of "
             'tensors; tap a module inside or after it (tools/list_modules.py lists them)'
         )
@@ -123,7 +127,8 @@ class Taps:
         clone: Taps to copy at once, because a later module overwrites them in place.
         calls: How often each tapped module runs in a pass. When given, the forward pass is ended
             (:class:`StopForward`) as soon as all have run that often.
-        first: Taps to read at their module's first call instead of its last.
+        settle: By path of a module, taps that are settled each time it begins to run: what its last run took in,
+            whatever is computed after it.
 
     Raises:
         ValueError: If a path names no module.
@@ -136,21 +141,26 @@ class Taps:
         side: str = 'student',
         clone: Collection[Tap] = (),
         calls: Mapping[str, int] | None = None,
-        first: Collection[Tap] = (),
+        settle: Mapping[str, Collection[Tap]] | None = None,
     ) -> None:
         self.taps = list(dict.fromkeys(taps))
         self.side = side
         self.clone = clone
-        self.first = first
+        self._settle = dict(settle or {})
+        self._settled: dict[Tap, tuple[Tensor, int]] = {}
         self.counts: dict[str, int] = {}
         self._expected = dict(calls) if calls is not None else None
         self._values: dict[Tap, tuple[Tensor, int]] = {}
+        self._model = model
         self._modules = {t.path: find_module(model, t.path, side) for t in self.taps}
 
     @contextmanager
     def recording(self) -> Iterator['Taps']:
         """Hooks are in place inside the ``with`` block; a :class:`StopForward` ends the block."""
-        handles = []
+        handles = [
+            find_module(self._model, path, self.side).register_forward_pre_hook(self._settler(taps))
+            for path, taps in self._settle.items()
+        ]
         for path, module in self._modules.items():
             inputs = [t for t in self.taps if t.path == path and t.of_input]
             outputs = [t for t in self.taps if t.path == path and not t.of_input]
@@ -184,20 +194,28 @@ class Taps:
         return read_output
 
     def _keep(self, tap: Tap, value: Any) -> None:
-        if tap in self.first and tap in self._values:
-            return
         tensor = tap.select(value)
         if tap in self.clone:
             tensor = tensor.clone()
         self._values[tap] = (tensor, tensor._version)
 
+    def _settler(self, taps: Collection[Tap]) -> Any:
+        def settle(module: nn.Module, args: Any) -> None:
+            self._settled.update({tap: self._values[tap] for tap in taps if tap in self._values})
+
+        return settle
+
+    def _read(self) -> dict[Tap, tuple[Tensor, int]]:
+        return {**self._values, **self._settled}
+
     def overwritten(self) -> set[Tap]:
         """Taps whose tensor was changed in place after it had been read."""
-        return {t for t, (tensor, version) in self._values.items() if tensor._version != version}
+        return {t for t, (tensor, version) in self._read().items() if tensor._version != version}
 
     def peek(self, tap: Tap) -> Tensor | None:
         """What one tap read; None if its module did not run."""
-        return self._values[tap][0] if tap in self._values else None
+        read = self._read()
+        return read[tap][0] if tap in read else None
 
     def values(self, taps: Iterable[Tap] | None = None) -> dict[Tap, Tensor]:
         """What was read.
@@ -209,7 +227,8 @@ class Taps:
             RuntimeError: If a tapped module did not run, or its tensor was overwritten in place.
         """
         wanted = self.taps if taps is None else list(taps)
-        missing = [str(t) for t in wanted if t not in self._values]
+        read = self._read()
+        missing = [str(t) for t in wanted if t not in read]
         if missing:
             raise RuntimeError(
                 f'the {self.side} did not run {", ".join(missing)} in this forward pass; '
@@ -220,4 +239,4 @@ class Taps:
                 f'a later module of the {self.side} changed {", ".join(map(str, overwritten))} in '
                 'place after it had been tapped; tap the later module, or set its inplace=False'
             )
-        return {tap: self._values[tap][0] for tap in wanted}
+        return {tap: read[tap][0] for tap in wanted}

@@ -133,6 +133,21 @@ class TestTwoStage:
         model = distill(detector(faster_rcnn_cfg()), {**DKD, **NST, **REVIEW}, teacher=detector(faster_rcnn_cfg(), 1))
         assert total(model, batch(size=size)).isfinite()
 
+    def test_sampler_that_runs_the_head_to_mine(self, monkeypatch):
+        """OHEM scores all proposals first: RoIs, labels and logits must be those of the pass that is trained."""
+        cfg = faster_rcnn_cfg(**{'train_cfg.rcnn.sampler.type': 'OHEMSampler'})
+        student, teacher = detector(cfg), detector(faster_rcnn_cfg(), 1)
+        reference = copy.deepcopy(teacher).eval()
+        model = distill(student, {**DKD, 'loss_roi': {'type': 'NSTLoss', 'on': 'roi_head.bbox_roi_extractor'}},
+                        teacher=teacher)  # fmt: skip
+        seen = record_training(model, monkeypatch)
+        data = batch()
+        value = model(**data, mode='loss')['loss_dkd']
+        logits, (rois, labels) = [item for item in seen if torch.is_tensor(item)][-1], seen[-1]
+        with torch.no_grad():
+            scored = reference.roi_head._bbox_forward(reference.extract_feat(data['inputs']), rois)['cls_score']
+        torch.testing.assert_close(value, dkd_loss(logits, scored, labels, 1.0, 0.25, 1.0), rtol=1e-4, atol=1e-6)
+
     def test_without_ground_truth(self):
         model = distill(detector(faster_rcnn_cfg()), {**DKD, **NST, **REVIEW}, teacher=detector(faster_rcnn_cfg(), 1))
         losses = model(**batch(boxes=0), mode='loss')
@@ -181,14 +196,14 @@ class TestTwoStage:
     def test_folded_teacher_reads_the_same(self):
         teacher = detector(faster_rcnn_cfg(), 1)
         plain = copy.deepcopy(teacher)
-        values = []
+        values, kinds = [], []
         for spec in ({'model': teacher}, {'model': plain, 'optimize': False}):
             model = distill(detector(faster_rcnn_cfg()), {**DKD, **AT}, teacher=spec)
             torch.manual_seed(3)
             losses = model(**batch(), mode='loss')
             values.append(torch.stack([losses['loss_dkd'], losses['loss_at']]))
-        folded = model.distill.teachers['teacher'].model
-        assert isinstance(folded.backbone.bn1, torch.nn.BatchNorm2d), 'the second is not folded'
+            kinds.append(type(model.distill.teachers['teacher'].model.backbone.bn1))
+        assert kinds == [torch.nn.Identity, torch.nn.BatchNorm2d], 'the first is folded'
         torch.testing.assert_close(*values, rtol=1e-3, atol=1e-6)
 
 
@@ -284,8 +299,59 @@ class TestOneStage:
                     teacher=detector(one_stage_cfg('RetinaNet'), 1),
                 )  # fmt: skip
 
+    def test_outputs_that_differ_in_training(self):
+        """FCOS multiplies its boxes by the stride in evaluation mode alone."""
+        cfg = one_stage_cfg('FCOS')
+        cfg['bbox_head']['norm_on_bbox'] = True
+        with pytest.raises(ValueError, match=r"'bbox_head\[1\]\[1\]' of the student has other values in training"):
+            distill(detector(cfg), {'loss_x': {'type': 'FitNetLoss', 'on': 'bbox_head[1][1]', 'regressor': 'identity'}},
+                    teacher=detector(cfg, 1))  # fmt: skip
+
+    def test_channels_of_detectors_whose_first_convolution_sees_other_ones(self):
+        cfg = read_config('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py')[0].model.to_dict()
+        cfg['data_preprocessor'].pop('batch_augments', None)
+        models = [detector(cfg), detector(cfg, 1)]
+        assert distill(models[0], {'loss_at': {'type': 'ATLoss', 'on': 'neck[1]'}}, teacher=models[1]) is models[0]
+
 
 class TestMistakes:
+    def test_classifier_with_columns_of_its_own(self):
+        seesaw = {'type': 'SeesawLoss', 'p': 0.8, 'q': 2.0, 'num_classes': 10}
+        cfg = faster_rcnn_cfg()
+        cfg['roi_head']['bbox_head']['loss_cls'] = seesaw
+        with pytest.raises(ValueError, match='SeesawLoss adds its own'):
+            distill(detector(cfg), DKD, teacher=detector(cfg, 1))
+
+    def test_boxes_are_no_classes(self):
+        losses = {'loss_dkd': {**DKD['loss_dkd'], 'on': 'roi_head.bbox_head.fc_reg'}}
+        with pytest.raises(ValueError, match=r"fc_reg' is no classifier: on='roi_head.bbox_head.fc_cls'"):
+            distill(detector(faster_rcnn_cfg()), losses, teacher=detector(faster_rcnn_cfg(), 1))
+
+    def test_head_that_takes_optional_features(self, monkeypatch):
+        student = detector(cascade_rcnn_cfg())
+
+        def bbox_forward(stage, x, rois, semantic_feat=None):
+            pytest.fail('ran')
+
+        monkeypatch.setattr(student.roi_head, '_bbox_forward', bbox_forward)
+        losses = {'loss_dkd': {**DKD['loss_dkd'], 'on': 'roi_head.bbox_head.0.fc_cls'}}
+        with pytest.raises(ValueError, match=r"takes \['stage', 'x', 'rois', 'semantic_feat'\], expected"):
+            distill(student, losses, teacher=detector(cascade_rcnn_cfg(), 1))
+
+    def test_copies_of_images_that_the_teacher_does_not_make(self, monkeypatch):
+        model = distill(detector(faster_rcnn_cfg()), DKD, teacher=detector(faster_rcnn_cfg(), 1))
+        original = model.roi_head._bbox_forward
+        monkeypatch.setattr(
+            model.roi_head, '_bbox_forward', lambda x, rois: original([torch.cat([m, m, m]) for m in x], rois)
+        )
+        with pytest.raises(RuntimeError, match='read 6 feature maps for 2 images'):
+            model(**batch(), mode='loss')
+
+    def test_place_that_is_not_run(self):
+        losses = {'loss_x': {'type': 'NSTLoss', 'on': 'roi_head.bbox_head.loss_cls'}}
+        with pytest.raises(ValueError, match='cannot be tapped: of a FasterRCNN only the backbone'):
+            distill(detector(faster_rcnn_cfg()), losses, teacher=detector(faster_rcnn_cfg(), 1))
+
     def test_other_class_set(self):
         teacher = detector(faster_rcnn_cfg(**{'roi_head.bbox_head.num_classes': 7}), 1)
         with pytest.raises(ValueError, match=r'\(8, 11\).*\(8, 8\).*use a teacher trained on the same class set'):

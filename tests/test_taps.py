@@ -132,13 +132,14 @@ def test_nested_sequences():
         Tap.parse('head[3]').select((a, b))
 
 
-def test_first_call_instead_of_the_last():
-    model = nn.Sequential(relu := nn.ReLU(), nn.BatchNorm1d(2), relu)
-    taps = [Tap('0'), Tap('0', of_input=True)]
-    recorded = Taps(model, taps, first=[taps[0]])
+def test_settled_by_the_run_of_another_module():
+    """What counts is what was read before the last run of the head, not what is computed after it."""
+    model = nn.Sequential(cut := nn.ReLU(), head := nn.Identity(), cut, head, nn.BatchNorm1d(2), cut)
+    tap = Tap('0', of_input=True)
+    recorded = Taps(model, [tap, Tap('0')], settle={'1': [tap]})
     x = torch.randn(3, 2)
     with recorded.recording():
         model(x)
-    assert torch.equal(recorded.values()[taps[0]], x.relu())
-    assert not torch.equal(recorded.values()[taps[1]], x)
-    assert recorded.peek(Tap('1')) is None
+    assert torch.equal(recorded.values()[tap], x.relu())
+    assert torch.equal(recorded.values()[Tap('0')], model(x))
+    assert recorded.peek(Tap('7')) is None

@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    if args.rounds < 1 or min(args.shape) < 1:
+        parser.error(f'--rounds {args.rounds} --shape {args.shape} given, expected numbers of at least 1')
     torch.set_num_threads(args.threads)
 
     student, teacher = maps(args.shape)
@@ -92,8 +94,10 @@ def main() -> None:
         queue = context.Queue()
         process = context.Process(target=peak_memory, args=(form, args.shape, args.threads, queue))
         process.start()
-        memory[form] = queue.get()
         process.join()
+        if process.exitcode:
+            raise SystemExit(f'the process that measures the memory of {form!r} ended with {process.exitcode}')
+        memory[form] = queue.get()
 
     print(f'NST, polynomial kernel, maps {tuple(args.shape)}, forward and backward, CPU, {args.threads} threads, '
           f'torch {torch.__version__}, {args.rounds} rounds in turns; median (min to max)')  # fmt: skip

@@ -27,6 +27,7 @@ import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.detectors import all_branches
 from mmkd_plugin.distillation import infer_input_shape
 from mmkd_plugin.forward import run
+from mmkd_plugin.paths import read_config
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]
@@ -101,8 +102,13 @@ def sampled_rois(config: Config, batch: dict[str, Any]) -> torch.Tensor:
 
 def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
     """The steps to measure, by letter."""
-    config = Config.fromfile(args.config)
+    try:
+        config, _ = read_config(args.config)
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        raise SystemExit(str(error)) from error
     init_default_scope(config.get('default_scope', 'mmengine'))
+    if 'mask_head' in (config.model.get('roi_head') or {}):
+        raise SystemExit(f'{args.config}: this benchmark makes no masks; expected a detector of boxes')
     if config.model.type != 'Distilled':
         raise SystemExit(f"{args.config}: the model is a {config.model.type}, expected type='Distilled'")
     if 'data_preprocessor' in config:
@@ -157,8 +163,10 @@ def measure_memory(args: argparse.Namespace, which: str) -> float:
     queue = context.Queue()
     process = context.Process(target=peak_memory, args=(args, which, queue))
     process.start()
-    value = queue.get()
     process.join()
+    if process.exitcode:
+        raise SystemExit(f'the process that measures memory ended with {process.exitcode}; --no-memory leaves it out')
+    value = queue.get()
     return float(value)
 
 
@@ -183,6 +191,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of torch')
     parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f'--rounds {args.rounds} given, expected at least 1')
     if args.amp and args.device == 'cpu':
         parser.error("--amp needs --device cuda: mmengine's AmpOptimWrapper runs on no CPU")
     torch.set_num_threads(args.threads)

@@ -168,6 +168,8 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, help='default work_dirs/demo (digits), work_dirs/demo_digit_scenes')
     parser.add_argument('--cfg-options', nargs='*', default=[], help='passed on to tools/train.py')
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds {args.seeds} given, expected at least 1')
     demo = DEMOS[args.data]
     work_dir = args.work_dir or ROOT / 'work_dirs' / ('demo' if args.data == 'digits' else f'demo_{args.data}')
 

@@ -19,6 +19,7 @@ import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.detectors import all_branches, example_rois
 from mmkd_plugin.distillation import infer_input_shape
 from mmkd_plugin.forward import evaluating, run
+from mmkd_plugin.paths import read_config
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 
@@ -43,8 +44,12 @@ def rows(model: nn.Module, images: Tensor, depth: int) -> Iterator[tuple[str, st
         return hook
 
     handles = [m.register_forward_hook(record(name)) for name, m in model.named_modules() if name]
-    with evaluating(model), torch.no_grad():
-        run(model, images, rois=dict.fromkeys(all_branches(model), example_rois(images)))
+    try:
+        with evaluating(model), torch.no_grad():
+            run(model, images, rois=dict.fromkeys(all_branches(model), example_rois(images)))
+    except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError, IndexError) as error:
+        text = f'{type(error).__name__}: {error}'.splitlines()[0]
+        print(f'  (what comes later cannot be run on images alone, and not be tapped: {text})')
     for handle in handles:
         handle.remove()
     for name, module in model.named_modules():
@@ -74,7 +79,10 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    config = Config.fromfile(args.config)
+    try:
+        config, _ = read_config(args.config)
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        parser.error(str(error))
     init_default_scope(config.get('default_scope', 'mmengine'))
     student = plain_student(config.model)
     if 'data_preprocessor' in config:
@@ -92,7 +100,7 @@ def main() -> None:
     for name, model in models.items():
         print(f'\n{name}: {type(model).__name__} on images {(2, *shape)}')
         table = list(rows(model, torch.zeros(2, *shape), args.depth))
-        widths = [max(len(row[i]) for row in table) for i in range(2)]
+        widths = [max((len(row[i]) for row in table), default=0) for i in range(2)]
         for path, kind, output in table:
             print(f'  {path:{widths[0]}}  {kind:{widths[1]}}  {output}')
 

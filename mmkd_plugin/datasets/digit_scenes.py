@@ -50,23 +50,34 @@ def digit_scenes_root(root: str | Path | None = None) -> Path:
 
     Raises:
         ModuleNotFoundError: If the digits are not installed, see :func:`load_digits`.
+        OSError: If the folder cannot be written.
     """
     if root is None:
         root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmkd_plugin'
     folder = Path(root) / _NAME
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f'{_NAME}-unfinished-', dir=folder.parent))
+    if not _whole(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f'{_NAME}-unfinished-', dir=folder.parent))
+        except OSError as error:
+            raise OSError(
+                f'the digit_scenes sample cannot be rendered into {folder.parent} ({error}): set XDG_CACHE_HOME to a '
+                "folder that can be written, or say root='...' in each dataset of the config"
+            ) from error
         try:
             _write(unfinished)
             unfinished.chmod(0o755)
             unfinished.rename(folder)
         except OSError:
-            if not folder.exists():  # otherwise another process was faster
+            if not _whole(folder):  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / 'ImageSets/Main/test.txt').is_file()  # written last
 
 
 @DATASETS.register_module()
@@ -106,7 +117,9 @@ def _write(folder: Path) -> None:
         names = [f'{split}_{index:04d}' for index in range(count)]
         pictures = track(scenes(split), f'rendering digit_scenes, {split}', total=count, console=Console(stderr=True))
         for name, (picture, boxes) in zip(names, pictures, strict=True):
-            cv2.imwrite(str(folder / 'JPEGImages' / f'{name}.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            target = folder / 'JPEGImages' / f'{name}.jpg'
+            if not cv2.imwrite(str(target), picture, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+                raise OSError(f'could not write {target}: is the disk full?')
             _annotation(name, boxes).write(folder / 'Annotations' / f'{name}.xml')
         (folder / 'ImageSets/Main' / f'{split}.txt').write_text('\n'.join(names) + '\n')
 

@@ -24,8 +24,8 @@ class TeacherEvalHook(Hook):
             teacher must reach; training does not start with a worse one.
 
     Raises:
-        RuntimeError: Before training: if a teacher is worse than ``at_least``, if the run has
-            no validation, or if the model is not distilled.
+        RuntimeError: Before training: if a teacher is worse than ``at_least``, if it knows the same
+            classes in another order, if the run has no validation, or if the model is not distilled.
     """
 
     # after RuntimeInfoHook has written the student's metrics, before LoggerHook reads them
@@ -48,7 +48,9 @@ class TeacherEvalHook(Hook):
                 'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or remove the hook'
             )
         loop = runner.val_loop
+        classes = (getattr(loop.dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for name, teacher in model.distill.teachers.items():
+            self._compare_classes(runner, name, teacher.classes, classes)
             if not isinstance(teacher.model, BaseModel):
                 runner.logger.warning(
                     f'TeacherEvalHook: {name} is a {type(teacher.model).__name__}, which has no '
@@ -69,6 +71,18 @@ class TeacherEvalHook(Hook):
         """Put the teacher's metrics beside the student's."""
         for key, value in self.metrics.items():
             runner.message_hub.update_scalar(f'val/{key}', value)
+
+    def _compare_classes(self, runner: Any, name: str, taught: Any, classes: Any) -> None:
+        if taught is None or classes is None or list(taught) == list(classes):
+            return
+        first = next((i for i, pair in enumerate(zip(taught, classes, strict=False)) if pair[0] != pair[1]), 0)
+        text = (
+            f"TeacherEvalHook: {name}'s checkpoint was trained on {len(taught)} classes, the validation data has "
+            f'{len(classes)}; class {first} is {taught[first]!r} there and {classes[first]!r} here'
+        )
+        if sorted(taught) == sorted(classes):
+            raise RuntimeError(f'{text}: the same classes in another order, so its logits would teach wrong ones')
+        runner.logger.warning(f'{text}. Logits can be compared only if these mean the same; feature losses can')
 
     def _check(self, name: str, metrics: Mapping[str, Any]) -> None:
         for key, bound in self.at_least.items():

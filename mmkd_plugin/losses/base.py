@@ -78,8 +78,8 @@ class DistillLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= loss_weight < float('inf'):
-            raise ValueError(f'{type(self).__name__}: loss_weight={loss_weight} given, expected a finite number >= 0')
+        if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < float('inf'):
+            raise ValueError(f'{type(self).__name__}: loss_weight={loss_weight!r} given, expected a finite number >= 0')
         self.loss_weight = float(loss_weight)
 
     def build_connectors(self, student: Any, teacher: Any) -> None:

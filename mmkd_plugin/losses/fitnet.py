@@ -1,5 +1,6 @@
 """FitNets: hints, one teacher map regressed from one student map (Romero et al.)."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -50,7 +51,8 @@ class FitNetLoss(DistillLoss):
     The regressor of a map is a 1x1 convolution; 3x3 with stride 2 where the student's map is twice
     as high and wide as the teacher's; 4x4 transposed with stride 2 where it is half as high and wide.
     That of a vector is a linear layer. Deviation: at other ratios the larger map is averaged down,
-    where RepDistiller convolves without padding, which fits images of one size only.
+    where RepDistiller convolves without padding, which fits images of one size only. A regressor
+    with a batch norm cannot train on a single vector: take ``conv`` where that can happen.
 
     Args:
         regressor: ``conv_bn_relu`` for a teacher map after its ReLU (the usual one); ``conv_bn`` or
@@ -67,6 +69,7 @@ class FitNetLoss(DistillLoss):
             raise ValueError(f'regressor={regressor!r} given, expected one of {", ".join(map(repr, _REGRESSORS))}')
         self.kind = regressor
         self.regressor: nn.Module = nn.Identity()
+        self._warned = False
 
     def build_connectors(self, student: Sequence[int], teacher: Sequence[int]) -> None:
         """Make the regressor.
@@ -103,6 +106,14 @@ class FitNetLoss(DistillLoss):
         """Weighted :func:`fitnet_loss` of the regressed student and the teacher."""
         if student.ndim == 4:
             check_maps(student, teacher)
+        if self.training and self.kind == 'conv_bn_relu' and not self._warned:
+            self._warned = True  # looked at once, because looking waits for the device
+            if (teacher < 0).any():
+                warnings.warn(
+                    "FitNetLoss: the teacher's values are partly negative, which regressor='conv_bn_relu' cannot "
+                    "reach: take regressor='conv', or tap behind the ReLU",
+                    stacklevel=2,
+                )
         return self.loss_weight * fitnet_loss(self.regressor(student), teacher)
 
     def extra_repr(self) -> str:

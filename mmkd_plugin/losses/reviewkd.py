@@ -120,7 +120,7 @@ class ReviewKDLoss(DistillLoss):
 
     def __init__(self, mid_channels: int | None = None, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        if mid_channels is not None and mid_channels < 1:
+        if mid_channels is not None and (not isinstance(mid_channels, int) or mid_channels < 1):
             raise ValueError(f'mid_channels={mid_channels} given, expected a positive number or None')
         self.mid_channels = mid_channels
         self.fusions = nn.ModuleList()
@@ -136,6 +136,11 @@ class ReviewKDLoss(DistillLoss):
             raise ValueError(
                 f'student stages {[tuple(s) for s in student]} and teacher stages {[tuple(t) for t in teacher]} given, '
                 'expected as many of each, from shallow to deep, all maps (N, C, H, W) or vectors (N, D)'
+            )
+        heights = [shape[2] if len(shape) == 4 else 1 for shape in student]
+        if heights != sorted(heights, reverse=True):
+            raise ValueError(
+                f'student stages of heights {heights} given, expected them from shallow (large) to deep (small)'
             )
         mid = self.mid_channels or min(_MAX_MID_CHANNELS, student[-1][1])
         self.fusions = nn.ModuleList(

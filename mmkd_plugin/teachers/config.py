@@ -41,6 +41,7 @@ class TeacherSpec:
         allow_missing: Prefixes of keys that the checkpoint may lack.
         allow_unexpected: Prefixes of keys that the checkpoint may have besides.
         trust_pickle: Load pickled Python objects from the checkpoint.
+        classes: What it was trained to tell apart, as its checkpoint says; known once that is read.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TeacherSpec:
     allow_missing: tuple[str, ...] = ()
     allow_unexpected: tuple[str, ...] = ()
     trust_pickle: bool = False
+    classes: tuple[str, ...] | None = None
 
     def load_weights(self) -> None:
         """Load the checkpoint into the network; every key must match.
@@ -59,8 +61,17 @@ class TeacherSpec:
             ValueError: If it cannot be read or does not fit.
         """
         if self.checkpoint is not None:
-            state = state_dict_of(read_checkpoint(self.checkpoint, self.trust_pickle))
+            checkpoint = read_checkpoint(self.checkpoint, self.trust_pickle)
+            self.classes = _classes_of(checkpoint)
+            state = state_dict_of(checkpoint)
             load_exactly(self.model, state, self.checkpoint, self.allow_missing, self.allow_unexpected)
+
+
+def _classes_of(checkpoint: Any) -> tuple[str, ...] | None:
+    meta = checkpoint.get('meta') or {} if isinstance(checkpoint, Mapping) else {}
+    meta = meta.get('dataset_meta') or meta
+    classes = meta.get('classes') or meta.get('CLASSES')
+    return tuple(map(str, classes)) if isinstance(classes, (list, tuple)) else None
 
 
 def plain_student(model: Mapping[str, Any]) -> ConfigDict:

@@ -88,11 +88,13 @@ def use_channels_last(model: nn.Module) -> None:
     """Keep weights, and thereby activations, channel by channel in memory, which convolutions are faster on.
 
     mmcv's compiled operations (RoIAlign, deformable convolution ...) read memory as if it were
-    contiguous, and would silently compute something else: they get contiguous inputs.
+    contiguous, and would refuse or silently compute something else: their weights stay, and their
+    inputs are made contiguous.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in model.modules():
-        if type(module).__module__.startswith('mmcv.ops.'):
+        if any(cls.__module__.startswith('mmcv.ops.') for cls in type(module).__mro__):
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_contiguous)
 
 

@@ -79,6 +79,11 @@ class Teacher:
         self._calls = recorded.counts
         return recorded.values()
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """What it was trained to tell apart, where its checkpoint says so; known once it is prepared."""
+        return self._spec.classes
+
     def prepare(self, like: Tensor) -> None:
         """Be ready for tensors like this one: weights loaded, made cheaper, on its device, in its dtype.
 

@@ -111,3 +111,16 @@ def test_splits_and_numbers(root):
         DigitScenes('val')
     with pytest.raises(ValueError, match=r"images=900 given, expected 1 to 200 \(split='test'\)"):
         DigitScenes('test', images=900)
+
+
+def test_picture_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, 'imwrite', lambda *_: False)
+    with pytest.raises(OSError, match='could not write'):
+        digit_scenes_root(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='set XDG_CACHE_HOME to a folder that can be written'):
+        digit_scenes_root(tmp_path / 'file')

@@ -175,7 +175,9 @@ def test_iteration_based_loop_and_one_class(tmp_path):
     cfg.dump(str(path))
     output = train(path, tmp_path / 'run')
     assert 'loss_dkd' in output
-    assert 'nan' not in output.lower().split('iter(train)')[-1]
+    trained = [line for line in output.splitlines() if 'Iter(train)' in line]
+    assert trained
+    assert not any('nan' in line for line in trained)
     assert (tmp_path / 'run/iter_4.pth').exists()
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from tests.end_to_end.helpers import digits_cfg, runner_of
+from mmkd_plugin.fileio import save_checkpoint
+from tests.end_to_end.helpers import ROOT, digits_cfg, runner_of
 
 PERFECT = 'mmkd_plugin::digits/resnet_teacher.py'
 
@@ -62,3 +63,18 @@ def test_training_is_the_same_with_and_without_it(tmp_path):
         for i, hook in enumerate([{'type': 'TeacherEvalHook'}, {'type': 'NaiveVisualizationHook', 'interval': 10**9}])
     ]
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize(('classes', 'stops'), [(list('9876543210'), True), (list('abcdefghij'), False)])
+def test_classes_of_the_checkpoint(tmp_path, classes, stops):
+    checkpoint = torch.load(ROOT / 'mmkd_plugin/checkpoints/digits/resnet_teacher.pth')
+    checkpoint['meta'] = {'dataset_meta': {'classes': classes}}
+    save_checkpoint(checkpoint, tmp_path / 'teacher.pth')
+    changes = {'model.teacher': {'config': PERFECT, 'checkpoint': str(tmp_path / 'teacher.pth')}, 'log_level': 'INFO'}
+    if stops:
+        with pytest.raises(RuntimeError, match=r"class 0 is '9' there and '0' here: the same classes in another order"):
+            run(tmp_path, {'type': 'TeacherEvalHook'}, **changes)
+    else:
+        run(tmp_path, {'type': 'TeacherEvalHook'}, **changes)
+        assert "class 0 is 'a' there and '0' here. Logits" in next(tmp_path.glob('*/*.log')).read_text()

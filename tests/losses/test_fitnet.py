@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -335,3 +336,16 @@ def test_unknown_regressors_are_refused(regressor):
 def test_wrong_weight_is_refused(weight):
     with pytest.raises(ValueError, match=f'FitNetLoss: loss_weight={weight}'):
         FitNetLoss(loss_weight=weight)
+
+
+def test_a_target_that_a_relu_cannot_reach_is_told_once():
+    loss = FitNetLoss()
+    loss.build_connectors((2, 3, 4, 4), (2, 3, 4, 4))
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        loss.eval()(maps, maps)
+        loss.train()(maps, maps)
+        loss(maps, maps)
+    assert len(told) == 1
+    assert "take regressor='conv'" in str(told[0].message)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_plugin.teachers.folding import ConvNormPairs, fold
+from mmkd_plugin.teachers.folding import ConvNormPairs, fold, use_channels_last
 from tests.conftest import trained_like
 
 
@@ -77,3 +77,22 @@ def test_hooks_are_removed():
     model = PreActivation().eval()
     fold_all(model, torch.randn(1, 3, 8, 8))
     assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.openmmlab
+def test_deformable_convolution_stays_contiguous():
+    """mmcv's operations refuse or misread other memory formats."""
+    from mmcv.ops import ModulatedDeformConv2dPack
+
+    torch.manual_seed(0)
+    deformable = ModulatedDeformConv2dPack(8, 4, 3)
+    nn.init.normal_(deformable.conv_offset.weight)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), deformable, nn.Conv2d(4, 2, 1)).eval()
+    fast = copy.deepcopy(plain)
+    use_channels_last(fast)
+    x = torch.randn(2, 3, 12, 12)
+    assert next(fast.parameters()).is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fast(x.contiguous(memory_format=torch.channels_last)), plain(x), rtol=1e-4, atol=1e-5
+        )
