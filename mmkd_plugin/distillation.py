@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from .configured_loss import ConfiguredLoss, read_task_loss
 from .context import Context
-from .detectors import BoxBranch, Region, example_rois, is_detector, read_regions, region_taps, settled_taps
+from .detectors import (
+    BoxBranch,
+    Region,
+    box_branch,
+    example_rois,
+    is_detector,
+    read_regions,
+    region_taps,
+    settled_taps,
+)
 from .forward import probe
 from .taps import Tap, Taps
 from .teachers import Teacher
@@ -50,6 +59,11 @@ class Distillation(nn.Module):
         for loss in self.configured:
             loss.locate(student, teachers[loss.teacher].model)
         self.task_weight, self.task_schedule = read_task_loss(task_loss)
+        #: Taps of the student that somebody else wants to read, such as KCDHook; the values of the last step, detached;
+        #: and the RoIs that its box branches saw.
+        self.observe: tuple[Tap, ...] = ()
+        self.observed: dict[Tap, Tensor] = {}
+        self.regions: dict[BoxBranch, Region] = {}
         self._clone: set[Tap] = set()
         self._last: dict[str, Tensor] = {}
         self._checked = False
@@ -106,12 +120,14 @@ class Distillation(nn.Module):
         factors = {loss.name: loss.schedule.factor(epoch, iteration) for loss in self.configured}
         active = [loss for loss in self.configured if factors[loss.name]]
 
-        branches = _student_branches(active)
-        taps = [*_student_taps(active), *region_taps(branches)]
+        watched = [branch for tap in self.observe if (branch := box_branch(student, tap.path, 'student'))]
+        branches = sorted({*_student_branches(active), *watched})
+        taps = [*_student_taps(active), *self.observe, *region_taps(branches)]
         recorded = Taps(student, taps, 'student', self._clone, settle=settled_taps(branches, taps))
         with recorded.recording():
             losses = dict(run_student())
-        regions = read_regions(recorded, branches, len(images))
+        regions = self.regions = read_regions(recorded, branches, len(images))
+        self.observed = {tap: value.detach() for tap in self.observe if (value := recorded.peek(tap)) is not None}
         active = [loss for loss in active if regions.keys() >= set(loss.student_branches)]
         student_values = recorded.values(_student_taps(active))
         task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)

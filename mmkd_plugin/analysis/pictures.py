@@ -138,7 +138,7 @@ class Gallery:
         return pictures
 
     def _predictions(self, info: Mapping[str, Any], views: Sequence[View]) -> np.ndarray:
-        image = _original_image(info, self._reverses_channels(), getattr(self.dataset, 'backend_args', None))
+        image = original_image(info, self._reverses_channels(), getattr(self.dataset, 'backend_args', None))
         panels = [self._truth(info, image)]
         for contestant, view in zip(self.contestants, views, strict=True):
             if 'pred_instances' in view.sample:
@@ -225,7 +225,7 @@ def _visualizers(config: Config, out_dir: Path) -> tuple[Visualizer, Visualizer]
     return painter, VISUALIZERS.build({**cfg, 'name': name, 'vis_backends': backends})
 
 
-def _original_image(info: Mapping[str, Any], reverse: bool, backend_args: Any = None) -> np.ndarray:
+def original_image(info: Mapping[str, Any], reverse: bool, backend_args: Any = None) -> np.ndarray:
     """The image as the dataset has it, RGB (H, W, 3)."""
     if 'img' in info:  # in the model's order of channels, or in reverse if its preprocessor turns them round
         image = np.asarray(info['img'])

@@ -1,6 +1,7 @@
 """What happens between training steps."""
 
 from .epoch_seed import EpochSeedHook
+from .kcd import KCDHook
 from .teacher_eval import TeacherEvalHook
 
-__all__ = ['EpochSeedHook', 'TeacherEvalHook']
+__all__ = ['EpochSeedHook', 'KCDHook', 'TeacherEvalHook']

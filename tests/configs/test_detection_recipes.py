@@ -155,7 +155,8 @@ def teacher_of(recipe: Recipe) -> Any:
 
 
 def test_the_tables_name_every_file():
-    assert sorted(str(p.relative_to(CONFIGS / 'detection')) for p in CONFIGS.glob('detection/**/*.py')) == NAMES
+    found = (p for p in CONFIGS.glob('detection/**/*.py') if p.parent.name != 'kcd')  # test_kcd_recipes.py
+    assert sorted(str(p.relative_to(CONFIGS / 'detection')) for p in found) == NAMES
 
 
 @pytest.mark.parametrize('name', COCO_NAMES)

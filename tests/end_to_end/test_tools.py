@@ -137,6 +137,8 @@ def test_scripts_are_executable_and_parse(script):
         'list_modules.py',
         'benchmark_step.py',
         'benchmark_nst.py',
+        'benchmark_valuation.py',
+        'plot_kcd.py',
         'publish_model.py',
     ],
 )

@@ -1,0 +1,127 @@
+"""What is remembered of every training sample: its mean value so far, and how often it was seen."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+
+class ValueTable:
+    """Running mean of the value of each sample, and the number of values in it; 12 bytes a sample.
+
+    C. Li et al., "Knowledge Condensation Distillation", ECCV 2022, arXiv 2207.05409, Eq 12 and 13. Every finite value
+    counts; the official code takes an entropy of exactly 0 for "not seen".
+
+    Args:
+        size: Samples in the training set.
+
+    Raises:
+        ValueError: If the size is not a whole number > 0.
+
+    Example:
+        >>> table = ValueTable(2)
+        >>> for value in (1.0, 2.0, 6.0):
+        ...     table.update([0], [value])
+        >>> table.mean[0].item(), table.count[0].item(), table.scores(alpha=0.0).tolist()
+        (3.0, 3, [3.0, inf])
+    """
+
+    def __init__(self, size: int) -> None:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f'size={size!r} given, expected the number of training samples, a whole number > 0')
+        self.mean: NDArray[np.float64] = np.zeros(size)
+        self.count: NDArray[np.int32] = np.zeros(size, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def update(self, indices: Tensor | ArrayLike, values: Tensor | ArrayLike) -> None:
+        """Add one value to each of some samples: ``V <- (F - 1) / F * V + v / F`` (Eq 12). All are added, or none.
+
+        Args:
+            indices: (N,) whole numbers from 0 to size - 1, none twice.
+            values: (N,), in the unit of the value function (nats for entropy).
+
+        Raises:
+            FloatingPointError: If a value is not finite; names the first five such samples.
+            TypeError: If the indices are not whole numbers.
+            ValueError: If shapes differ, or an index is out of range or there twice.
+        """
+        index = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
+        value = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, np.float64)
+        if index.ndim != 1 or index.shape != value.shape:
+            raise ValueError(f'indices {index.shape} and values {value.shape} given, expected one value for each index')
+        if not index.size:
+            return
+        if index.dtype.kind not in 'iu':
+            raise TypeError(f'indices of type {index.dtype} given, expected whole numbers')
+        if index.min() < 0 or index.max() >= len(self):
+            raise ValueError(
+                f'indices from {index.min()} to {index.max()} given, expected 0 to {len(self) - 1}: the table is for '
+                f'{len(self)} samples. Make it as long as the training set that counts the indices'
+            )
+        unique, times = np.unique(index, return_counts=True)
+        if len(unique) < len(index):
+            raise ValueError(
+                f'samples {unique[times > 1][:5].tolist()} given more than once, expected each once in a call. '
+                'Leave out repetitions (a sampler that fills up the last batch makes some), or call once for each'
+            )
+        if not np.isfinite(value).all():
+            bad = index[~np.isfinite(value)]
+            raise FloatingPointError(
+                f'values of {len(bad)} samples are not finite, first of samples {bad[:5].tolist()}; expected finite '
+                'ones. The logits are NaN or infinite: look at these samples, lower the learning rate, or clip '
+                'gradients; with float16, try bfloat16'
+            )
+        self.count[index] += 1
+        self.mean[index] += (value - self.mean[index]) / self.count[index]
+
+    def scores(self, alpha: float) -> NDArray[np.float64]:
+        """What samples are ranked by (Eq 13): ``mean * count ** alpha``; +inf for samples never seen.
+
+        So what was never seen is never dropped. With alpha > 0, the more trained of two samples of equal mean is
+        worth more: training has not brought its value down.
+
+        Args:
+            alpha: Weight of the training so far, >= 0 (dimensionless; 0.03 in the paper).
+
+        Returns:
+            (size,) in the unit of the value function.
+
+        Raises:
+            ValueError: If alpha is not a finite number >= 0.
+        """
+        if not 0 <= alpha < float('inf'):
+            raise ValueError(f'alpha={alpha} given, expected a finite number >= 0, such as the 0.03 of the paper')
+        scores = self.mean * np.power(self.count, alpha, dtype=np.float64)
+        scores[self.count == 0] = np.inf
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the table for a checkpoint: the size, and tensors (size,) of means and counts."""
+        return {'size': len(self), 'mean': torch.tensor(self.mean), 'count': torch.tensor(self.count)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: If it is of a table of another size, or is no such state.
+        """
+        if set(state) != {'size', 'mean', 'count'}:
+            raise ValueError(f'a state with {sorted(state)} given, expected size, mean and count, from a ValueTable')
+        if state['size'] != len(self):
+            raise ValueError(
+                f'values of {state["size"]} samples given, expected {len(self)}: the data set changed since they were '
+                'written, and sample numbers mean other samples now. Resume with the data set of then, or start anew'
+            )
+        # mmengine loads checkpoints onto the GPU
+        mean = torch.as_tensor(state['mean']).cpu().double().numpy().copy()
+        count = torch.as_tensor(state['count']).cpu().int().numpy().copy()
+        if {mean.shape, count.shape} != {self.mean.shape} or not np.isfinite(mean).all() or (count < 0).any():
+            raise ValueError(
+                f'means {mean.shape} and counts {count.shape} given, expected {self.mean.shape} for both, finite means '
+                'and no count below 0. The checkpoint is damaged: resume from another'
+            )
+        self.mean, self.count = mean, count
