@@ -29,8 +29,8 @@ class KCDHook(Hook):
     C. Li et al., "Knowledge Condensation Distillation", ECCV 2022, arXiv 2207.05409. The value of a
     sample is the running mean of the student's prediction entropy, from the logits that training
     computes anyway. After every ``interval`` epochs all samples are ranked by value times
-    (times seen)^alpha, fewer are kept, and the lowest ranked kept ones are mixed with the best
-    dropped ones. What each official departure from the paper is called here, is said below.
+    (times seen)^alpha (equations 7, 12, 13), fewer are kept, and the lowest ranked kept ones are mixed
+    with the best dropped ones (14, 15).
 
     Deviations: rounds are spread so that the last one is still used (the official code condenses
     once more after training has ended; ``official_schedule=True``); images are mixed fresh from the
@@ -55,6 +55,7 @@ class KCDHook(Hook):
         value: Name of a function in ``mmkd_plugin.valuation.VALUES``; ``random`` is the control.
         official_schedule: Count a round after the last epoch.
         logits: The student's classifier, such as ``head.fc``; found out when None.
+        table: Write a row for each sample after each round (some 80 bytes; ImageNet: 100 MB a round).
 
     Raises:
         ValueError: If an option is not understood; before training, if no round fits into it.
@@ -80,6 +81,7 @@ class KCDHook(Hook):
         value: str = 'entropy',
         official_schedule: bool = False,
         logits: str | None = None,
+        table: bool = True,
     ) -> None:
         if interval < 1 or begin < 0:
             raise ValueError(f'KCDHook: interval={interval}, begin={begin} given, expected interval >= 1, begin >= 0')
@@ -98,7 +100,7 @@ class KCDHook(Hook):
         self.interval, self.begin, self.official_schedule = interval, begin, official_schedule
         self.final_ratio, self.keep_schedule, self.rank_over = final_ratio, keep_schedule, rank_over
         self.alpha, self.epsilon_max, self.mixing, self.cumulative = alpha, epsilon_max, mixing, cumulative
-        self.value, self.logits = value, logits
+        self.value, self.logits, self.write_table = value, logits, table
         self.active = False
 
     def before_run(self, runner: Any) -> None:
@@ -131,7 +133,7 @@ class KCDHook(Hook):
         self.rounds = self._plan(loop.max_epochs)
         self.counts = keep_counts(self.size, len(self.rounds), self.final_ratio, self.keep_schedule)
         self.pace = Pace(runner, self.sampler, self.rounds, self.counts)
-        self.report = Report(runner, dataset)
+        self.report = Report(runner, dataset, self.write_table)
         self.active = True
 
     def _plan(self, epochs: int) -> list[int]:

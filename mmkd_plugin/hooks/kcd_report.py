@@ -18,10 +18,11 @@ class Report:
     Args:
         runner: Whose logger, visualizer and folder are used.
         dataset: Whose samples are named.
+        table: Whether to write a row for each of them.
     """
 
-    def __init__(self, runner: Any, dataset: Any) -> None:
-        self.runner, self.dataset = runner, dataset
+    def __init__(self, runner: Any, dataset: Any, table: bool) -> None:
+        self.runner, self.dataset, self.table = runner, dataset, table
         self.folder = Path(runner.work_dir) / 'kcd'
 
     def write(self, hook: Any, result: Any, epoch: int) -> None:
@@ -41,14 +42,16 @@ class Report:
             f'KCD round {hook.round} of {len(hook.rounds)}, after epoch {epoch}: {kept} of {hook.size} kept, '
             f'{mixed} of them mixed, {len(result.dropped)} dropped; value at quantiles '
             + ', '.join(f'{q:g}: {v:.4f}' for q, v in zip(QUANTILES, quantiles, strict=True))
-            + f'; {hook.pace.saved} iterations saved so far; {path}'
+            + f'; {hook.pace.saved} iterations saved so far'
+            + (f'; {path}' if self.table else '')
         )
         scalars = {'kept': kept, 'mixed': mixed, 'dropped': len(result.dropped), 'iterations_saved': hook.pace.saved}
         scalars.update({f'value_{q:g}': float(v) for q, v in zip(QUANTILES, quantiles, strict=True)})
         self.runner.visualizer.add_scalars({f'kcd/{k}': v for k, v in scalars.items()}, step=self.runner.iter)
-        self._table(hook, result, path)
+        if self.table:
+            self._write_table(hook, result, path)
 
-    def _table(self, hook: Any, result: Any, path: Path) -> None:
+    def _write_table(self, hook: Any, result: Any, path: Path) -> None:
         names = np.full(hook.size, 'dropped', dtype='<U7')
         names[result.high] = 'high'
         names[result.low] = 'low' if hook.mixing else 'high'
