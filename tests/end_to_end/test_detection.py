@@ -175,7 +175,7 @@ def test_iteration_based_loop_and_one_class(tmp_path):
     cfg.dump(str(path))
     output = train(path, tmp_path / 'run')
     assert 'loss_dkd' in output
-    trained = [line for line in output.splitlines() if 'Iter(train)' in line]
+    trained = [line for line in output.splitlines() if '(train)' in line and 'loss' in line]
     assert trained
     assert not any('nan' in line for line in trained)
     assert (tmp_path / 'run/iter_4.pth').exists()
