@@ -127,7 +127,8 @@ class Distillation(nn.Module):
         with recorded.recording():
             losses = dict(run_student())
         regions = self.regions = read_regions(recorded, branches, len(images))
-        self.observed = {tap: value.detach() for tap in self.observe if (value := recorded.peek(tap)) is not None}
+        seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
+        self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [loss for loss in active if regions.keys() >= set(loss.student_branches)]
         student_values = recorded.values(_student_taps(active))
         task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)

@@ -106,7 +106,7 @@ def main() -> None:
         print(f'{form:10} {middle:9.1f} ms ({low:.1f} to {high:.1f}), peak memory {memory[form]:8.1f} MiB')
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     print(f'ours is {statistics.median(ratios):.1f} times as fast ({min(ratios):.1f} to {max(ratios):.1f}) and takes '
-          f'{memory["ours"] / memory["broadcast"]:.3f} of the memory')  # fmt: skip
+          f'{memory["ours"] / max(memory["broadcast"], 0.1):.3f} of the memory')  # fmt: skip
 
 
 if __name__ == '__main__':

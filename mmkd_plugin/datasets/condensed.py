@@ -34,16 +34,16 @@ class CondensedDataset(Dataset):
     Args:
         dataset: mmengine's ``BaseDataset``, or Concat, Repeat or ClassBalanced of such. Every entry
             of a repeating wrapper is a point of its own.
-        mix: (image, partner, epsilon) to image.
+        mix: (image, partner, epsilon) to image; None where nothing is mixed.
 
     Raises:
         TypeError: If it is another kind of data set.
     """
 
-    def __init__(self, dataset: Any, mix: Callable[[np.ndarray, np.ndarray, float], np.ndarray]) -> None:
+    def __init__(self, dataset: Any, mix: Callable[[np.ndarray, np.ndarray, float], np.ndarray] | None) -> None:
         self.dataset = dataset
         self.mix = mix
-        _check_kind(dataset)
+        _check_kind(dataset, mixes=mix is not None)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -53,6 +53,13 @@ class CondensedDataset(Dataset):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Hooks that switch the pipeline mean that of the data set."""
+        if name in ('dataset', 'mix'):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
+
     def get_data_info(self, recipe: Recipe | int) -> dict[str, Any]:
         """The entry's own information; batch samplers ask for it."""
         return self.dataset.get_data_info(recipe.point if isinstance(recipe, Recipe) else recipe)
@@ -61,11 +68,9 @@ class CondensedDataset(Dataset):
         recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
         owner, index = _owner(self.dataset, recipe.point)
         if recipe.mixes:
-            results, rest = self._load(recipe)
-            for transform in rest:
-                results = transform(results) if results is not None else None
+            results = self._mixed(recipe)
         else:
-            results = owner.pipeline(owner.get_data_info(index))
+            results = owner.prepare_data(index)
         if results is None:  # the pipeline refuses this image; mmengine draws another, which is not valued
             return self.dataset[recipe.point]
         sample = results.get('data_samples') if isinstance(results, dict) else None
@@ -77,13 +82,24 @@ class CondensedDataset(Dataset):
         sample.set_metainfo({INDEX: recipe.point})
         return results
 
-    def _load(self, recipe: Recipe) -> tuple[dict[str, Any], Sequence[Any]]:
-        """An image with all its mixes, and the transforms that are still to come."""
+    def _mixed(self, recipe: Recipe) -> Any:
+        loaded = self._load(recipe)
+        if loaded is None:
+            return None
+        results, rest = loaded
+        for transform in rest:
+            results = transform(results) if results is not None else None
+        return results
+
+    def _load(self, recipe: Recipe) -> tuple[Any, Sequence[Any]] | None:
+        """An image with all its mixes, and the transforms that are still to come; None if one cannot be loaded."""
         owner, index = _owner(self.dataset, recipe.point)
         results = owner.get_data_info(index)
         transforms = list(owner.pipeline.transforms)
-        while 'img' not in results and transforms:
+        while results is not None and 'img' not in results and transforms:
             results = transforms.pop(0)(results)
+        if results is None:
+            return None
         if not isinstance(results.get('img'), np.ndarray):
             raise TypeError(
                 f'KCD cannot mix the images of {type(owner).__name__}: no transform puts an array into `img`. Say '
@@ -91,7 +107,11 @@ class CondensedDataset(Dataset):
             )
         image = results['img']
         for partner, epsilon in recipe.mixes:
-            image = self.mix(image, _fit(self._load(partner)[0]['img'], image), epsilon)
+            loaded = self._load(partner)
+            if loaded is None:
+                return None
+            assert self.mix is not None
+            image = self.mix(image, _fit(loaded[0]['img'], image), epsilon)
         return {**results, 'img': image}, transforms
 
 
@@ -173,14 +193,19 @@ def _owner(dataset: Any, index: int) -> tuple[BaseDataset, int]:
     return dataset, index
 
 
-def _check_kind(dataset: Any) -> None:
+def _check_kind(dataset: Any, mixes: bool) -> None:
     if isinstance(dataset, BaseDataset):
+        if mixes and type(dataset).prepare_data is not BaseDataset.prepare_data:
+            raise TypeError(
+                f'KCDHook: {type(dataset).__name__} prepares its samples in a way of its own, in which images cannot '
+                'be mixed: say mixing=None'
+            )
         return
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            _check_kind(part)
+            _check_kind(part, mixes)
     elif isinstance(dataset, (RepeatDataset, ClassBalancedDataset)):
-        _check_kind(dataset.dataset)
+        _check_kind(dataset.dataset, mixes)
     else:
         raise TypeError(
             f"KCDHook: the training data is a {type(dataset).__name__}, expected mmengine's BaseDataset, or "

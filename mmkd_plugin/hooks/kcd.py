@@ -12,10 +12,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
-from ..datasets.condensed import CondensedDataset, CondensedSampler, Recipe, condensed_loader
-from ..valuation import VALUES, Condensation, ValueTable, condense, keep_counts, mix, rank
-from .kcd_observer import Observer
+from ..datasets.condensed import CondensedDataset, CondensedSampler, condensed_loader
+from ..valuation import VALUES, ValueTable, condense, keep_counts, rank
+from .kcd_observer import Observer, refuse_mixtures
 from .kcd_pace import Pace
+from .kcd_recipes import Mixer, RecipeBook
 from .kcd_report import Report
 
 _MIXING = (None, 'convex', 'additive')
@@ -38,9 +39,10 @@ class KCDHook(Hook):
     the paper does not treat, the value of an image is the mean entropy over its sampled RoIs, and a
     mixed image keeps its own boxes.
 
-    Schedules by epoch stay as they are. Schedules by iteration keep their shape over the epochs:
-    they are stepped faster as epochs shrink, so that an epoch advances them by as many iterations
-    as a full one.
+    Parameter schedules by epoch stay as they are. Those by iteration keep their shape over the
+    epochs: they are stepped faster as epochs shrink, so that an epoch advances them by as many
+    iterations as a full one. A loss's own ``schedule`` with ``by_epoch=False`` counts real
+    iterations. With fresh mixing the images that an earlier round mixed are whole again.
 
     Args:
         interval: Epochs between two rounds.
@@ -50,7 +52,7 @@ class KCDHook(Hook):
         keep_schedule: ``linear`` (official), ``geometric``, or the ratios kept after each round.
         rank_over: ``all`` samples (official; dropped ones can return) or those still ``kept``.
         mixing: ``convex`` (official), ``additive`` (paper) or None.
-        cumulative: Mix mixed images further.
+        cumulative: Mix mixed images further; loading one then costs more images with every round.
         begin: Epochs before values are recorded.
         value: Name of a function in ``mmkd_plugin.valuation.VALUES``; ``random`` is the control.
         official_schedule: Count a round after the last epoch.
@@ -83,8 +85,11 @@ class KCDHook(Hook):
         logits: str | None = None,
         table: bool = True,
     ) -> None:
-        if interval < 1 or begin < 0:
-            raise ValueError(f'KCDHook: interval={interval}, begin={begin} given, expected interval >= 1, begin >= 0')
+        if not all(isinstance(n, int) for n in (interval, begin)) or interval < 1 or begin < 0:
+            raise ValueError(
+                f'KCDHook: interval={interval!r}, begin={begin!r} given, expected whole numbers, interval >= 1 and '
+                'begin >= 0'
+            )
         for name, given, known in (
             ('mixing', mixing, _MIXING),
             ('rank_over', rank_over, _RANK_OVER),
@@ -102,11 +107,13 @@ class KCDHook(Hook):
         self.alpha, self.epsilon_max, self.mixing, self.cumulative = alpha, epsilon_max, mixing, cumulative
         self.value, self.logits, self.write_table = value, logits, table
         self.active = False
+        self.loader: Any = None
+        self._loaded: Any = None
 
     def before_run(self, runner: Any) -> None:
         """Put the condensed data set and sampler around the training data; plan the rounds."""
         loop = runner._train_loop
-        if not isinstance(loop, BaseLoop):  # a test
+        if not isinstance(loop, BaseLoop) or (self.active and loop.dataloader is self.loader):  # a test
             return
         if not isinstance(loop, EpochBasedTrainLoop):
             raise RuntimeError(
@@ -121,20 +128,29 @@ class KCDHook(Hook):
             )
         self.observer = Observer(model, self.logits, VALUES[self.value])
         loader = loop.dataloader
-        mode = self.mixing or 'convex'
-        dataset = CondensedDataset(loader.dataset, Mixer(mode))
+        if isinstance(loader.dataset, CondensedDataset):
+            raise RuntimeError('KCDHook stands in custom_hooks twice; expected once')
+        refuse_mixtures(model, loader.dataset)
+        dataset = CondensedDataset(loader.dataset, Mixer(self.mixing) if self.mixing else None)
         self.sampler = CondensedSampler(dataset, getattr(loader.batch_sampler, 'sampler', loader.sampler))
-        loop.dataloader = condensed_loader(loader, dataset, self.sampler)
+        self.loader = loop.dataloader = condensed_loader(loader, dataset, self.sampler)
         self.size = len(dataset)
         self.table = ValueTable(self.size)
         self.kept = np.arange(self.size)
-        self.recipes: dict[int, Recipe] = {}
+        self.recipes = RecipeBook(self.cumulative)
         self.round = 0
         self.rounds = self._plan(loop.max_epochs)
         self.counts = keep_counts(self.size, len(self.rounds), self.final_ratio, self.keep_schedule)
         self.pace = Pace(runner, self.sampler, self.rounds, self.counts)
         self.report = Report(runner, dataset, self.write_table)
         self.active = True
+        if loop.epoch:  # resumed by hand, before this
+            self._restore()
+
+    def before_train(self, runner: Any) -> None:
+        """Remove tables that a longer run left in the folder."""
+        if is_main_process():
+            self.report.forget(self.round)
 
     def _plan(self, epochs: int) -> list[int]:
         """After how many epochs each round comes."""
@@ -172,34 +188,26 @@ class KCDHook(Hook):
 
     def _condense(self, runner: Any) -> None:
         keep, previous = self.counts[self.round], len(self.kept)
+        if not self.table.count.any():
+            raise RuntimeError(
+                f"KCDHook: no sample has a value after {runner.epoch + 1} epochs; '{self.observer.tap}' gave none"
+            )
         scores = self.table.scores(self.alpha)
         if self.rank_over == 'all':
             order = rank(scores)
         else:
             order = self.kept[rank(scores[self.kept])]
         result = condense(order, keep, previous, self.epsilon_max if self.mixing else 0.0)
-        self._apply(result)
+        self.kept = np.sort(np.concatenate([result.high, result.low]))
+        if keep < previous:  # otherwise nothing is left to mix anew, and what is mixed stays
+            self.recipes.turn(result, self.kept, forget_dropped=self.rank_over == 'kept')
+        self._show()
         self.round += 1
         if is_main_process():
             self.report.write(self, result, runner.epoch + 1)
 
-    def _apply(self, result: Condensation) -> None:
-        old = self.recipes if self.cumulative else {}
-        mixed = {}
-        if self.mixing:
-            for index, partner, epsilon in zip(
-                result.low.tolist(), result.partners.tolist(), result.epsilon.tolist(), strict=True
-            ):
-                if epsilon == 0:
-                    continue
-                before = old.get(index, Recipe(index))
-                mixed[index] = Recipe(index, (*before.mixes, (old.get(partner, Recipe(partner)), epsilon)))
-        self.recipes = {**old, **mixed}
-        self.kept = np.sort(np.concatenate([result.high, result.low]))
-        self._show()
-
     def _show(self) -> None:
-        self.sampler.keep(self.kept, lambda index: self.recipes.get(index, Recipe(index)))
+        self.sampler.keep(self.kept, self.recipes)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Values, counts, partition."""
@@ -207,43 +215,34 @@ class KCDHook(Hook):
             checkpoint['kcd'] = {
                 'table': self.table.state_dict(),
                 'kept': torch.from_numpy(self.kept),
-                'recipes': [_plain(recipe) for recipe in self.recipes.values()],
-                'round': self.round,
+                'recipes': self.recipes.state_dict(),
+                'rounds': self.rounds[: self.round],
+                'counts': self.counts[: self.round],
                 'saved': self.pace.saved,
             }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Go on where the checkpoint was, on any number of processes."""
-        if not self.active or not runner._resume:
-            return
-        if 'kcd' not in checkpoint:
+        self._loaded = checkpoint.get('kcd')
+        if self.active and runner._resume:
+            self._restore()
+
+    def _restore(self) -> None:
+        state = self._loaded
+        if state is None:
             raise ValueError(
                 'KCDHook: the checkpoint to resume from was written without KCDHook and holds no values. Resume '
                 'without the hook, or start from its weights with load_from'
             )
-        state = checkpoint['kcd']
         self.table.load_state_dict(state['table'])
+        done = len(state['rounds'])
+        if (state['rounds'], state['counts']) != (self.rounds[:done], self.counts[:done]):
+            raise ValueError(
+                f'KCDHook: the checkpoint comes from rounds after the epochs {state["rounds"]}, which kept '
+                f'{state["counts"]}; this run would have had {self.rounds[:done]} and {self.counts[:done]}. Resume '
+                'with the same interval, begin, final_ratio, keep_schedule and max_epochs, or say keep_schedule=[...]'
+            )
         self.kept = state['kept'].cpu().numpy().copy()
-        self.recipes = {recipe[0]: _recipe(recipe) for recipe in state['recipes']}
-        self.round, self.pace.saved = state['round'], state['saved']
+        self.recipes.load_state_dict(state['recipes'])
+        self.round, self.pace.saved = done, state['saved']
         self._show()
-
-
-class Mixer:
-    """Mixing of one kind, as data workers get it."""
-
-    def __init__(self, mode: str) -> None:
-        self.mode = mode
-
-    def __call__(self, image: np.ndarray, partner: np.ndarray, epsilon: float) -> np.ndarray:
-        """See :func:`mmkd_plugin.valuation.mix`."""
-        return mix(image, partner, epsilon, self.mode)
-
-
-def _plain(recipe: Recipe) -> list[Any]:
-    """As lists, which load without pickle."""
-    return [recipe.point, [[_plain(partner), epsilon] for partner, epsilon in recipe.mixes]]
-
-
-def _recipe(plain: Sequence[Any]) -> Recipe:
-    return Recipe(plain[0], tuple((_recipe(partner), epsilon) for partner, epsilon in plain[1]))

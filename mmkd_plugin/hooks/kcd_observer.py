@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.condensed import INDEX
-from ..detectors import all_branches, box_branch
+from ..detectors import all_branches, box_branch, is_detector
 from ..taps import Tap, find_module
 
 
@@ -30,16 +30,20 @@ class Observer:
         self.branch = box_branch(model, self.tap.path, 'student')
         self.value = value
         self.distill = model.distill
-        self.distill.observe = (self.tap,)
-        self._indices: list[int] = []
+        self.distill.observe = tuple(dict.fromkeys((*self.distill.observe, self.tap)))
+        self._indices: list[np.ndarray] = []
         self._values: list[Tensor] = []
 
     def read(self, data_batch: Any) -> None:
         """The values of one training step; they stay on the device until the epoch ends."""
         logits = self.distill.observed.get(self.tap)
-        if logits is None:  # a cascade that ran out of RoIs
-            return
-        indices = [sample.metainfo.get(INDEX, -1) for sample in data_batch['data_samples']]
+        if logits is None:
+            if self.branch is None:
+                raise RuntimeError(
+                    f"KCDHook: the student did not run '{self.tap}' in this step; say logits='its classifier'"
+                )
+            return  # a cascade that ran out of RoIs
+        indices = np.array([sample.metainfo.get(INDEX, -1) for sample in data_batch['data_samples']], dtype=np.int32)
         values = self.value(logits)
         if self.branch is not None:
             values = _mean_over_rois(values, self.distill.regions[self.branch].rois, len(indices))
@@ -48,12 +52,12 @@ class Observer:
                 f"KCDHook: '{self.tap}' gives {tuple(logits.shape)} for {len(indices)} images, expected a row of "
                 "logits for each: say logits='the student's classifier'"
             )
-        self._indices += indices
+        self._indices.append(indices)
         self._values.append(values.float())
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices (K,) and values (K,) of this epoch, and forget them."""
-        indices = np.asarray(self._indices, dtype=np.int64)
+        indices = np.concatenate([*self._indices, np.zeros(0, np.int32)])
         values = torch.cat(self._values).cpu().numpy() if self._values else np.zeros(0, np.float32)
         self._indices, self._values = [], []
         valued = indices >= 0  # not an image that the pipeline drew instead of one it refused
@@ -66,7 +70,7 @@ def _mean_over_rois(values: Tensor, rois: Tensor, images: int) -> Tensor:
     """(R,) to (images,); infinite for an image without RoIs."""
     image = rois[:, 0].long()
     total = values.new_zeros(images).index_add_(0, image, values)
-    count = torch.bincount(image, minlength=images)
+    count = values.new_zeros(images).index_add_(0, image, torch.ones_like(values))
     return torch.where(count > 0, total / count.clamp_min(1), torch.inf)
 
 
@@ -88,3 +92,23 @@ def find_logits(model: nn.Module) -> str:
         f'KCDHook: no classifier found in {type(model).__name__}; say '
         "logits='its path' (tools/list_modules.py lists them)"
     )
+
+
+def refuse_mixtures(model: nn.Module, dataset: Any) -> None:
+    """Refuse batches whose images are mixtures already: a value would be credited to the wrong sample.
+
+    Raises:
+        ValueError: If the data preprocessor or a transform mixes images.
+    """
+    augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
+    if augments is not None and not is_detector(model):
+        raise ValueError(
+            "KCDHook: the student's data preprocessor mixes images (batch_augments / train_cfg.augments), so that a "
+            'prediction belongs to no single sample: remove them'
+        )
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if hasattr(transform, 'results_cache'):
+            raise ValueError(
+                f'KCDHook: {type(transform).__name__} mixes images in the pipeline, so that a prediction belongs to no '
+                'single sample: remove it'
+            )

@@ -24,6 +24,11 @@ class Pace:
         total, start = 0, 0
         for end, keep in zip([*rounds, runner.max_epochs], [len(sampler.dataset), *counts], strict=False):
             sampler.keep(range(keep))
+            if len(self.loader) == 0:
+                raise ValueError(
+                    f'KCDHook: an epoch of {keep} kept samples has no whole batch, and drop_last=True drops the '
+                    'others: take a smaller batch_size, a larger final_ratio or drop_last=False'
+                )
             total += (min(end, runner.max_epochs) - start) * len(self.loader)
             start = end
         sampler.keep(range(len(sampler.dataset)))

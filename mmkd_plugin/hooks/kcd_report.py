@@ -25,6 +25,12 @@ class Report:
         self.runner, self.dataset, self.table = runner, dataset, table
         self.folder = Path(runner.work_dir) / 'kcd'
 
+    def forget(self, rounds: int) -> None:
+        """Remove tables of later rounds, which another run left."""
+        for path in self.folder.glob('round_*.csv'):
+            if int(path.stem.split('_')[1]) > rounds:
+                path.unlink()
+
     def write(self, hook: Any, result: Any, epoch: int) -> None:
         """Report one round.
 
@@ -36,7 +42,7 @@ class Report:
         seen = hook.table.count > 0
         quantiles = np.quantile(hook.table.mean[seen], QUANTILES) if seen.any() else np.full(len(QUANTILES), np.nan)
         path = self.folder / f'round_{hook.round}.csv'
-        mixed = len(result.low) if hook.mixing else 0
+        mixed = len(hook.recipes)
         kept = len(result.high) + len(result.low)
         self.runner.logger.info(
             f'KCD round {hook.round} of {len(hook.rounds)}, after epoch {epoch}: {kept} of {hook.size} kept, '

@@ -9,9 +9,8 @@ def keep_counts(size: int, rounds: int, final_ratio: float, schedule: str | Sequ
 
     C. Li et al., "Knowledge Condensation Distillation", ECCV 2022, arXiv 2207.05409; the paper leaves the steps open.
 
-    - ``'linear'``, as in the official code: ``previous - int(N (1 - rho) / rounds)``, with ``rounds`` where that has a
-      fixed 6; its lower bound ``int(rho N)`` is then never passed. Steps are rounded down, so the end may be up to
-      ``rounds`` samples above ``rho N``.
+    - ``'linear'``: ``N - int(r N (1 - rho) / rounds)`` for r = 1 ... rounds. The official code has a fixed 6 for
+      ``rounds``, and rounds every step down instead, which may end ``rounds`` samples above ``rho N``, or drop nothing.
     - ``'geometric'``: ``round(N rho ** (r / rounds))`` for r = 1 ... rounds.
     - A sequence: ``int(ratio N)``, one ratio for each round; ``final_ratio`` is not used then.
 
@@ -38,7 +37,7 @@ def keep_counts(size: int, rounds: int, final_ratio: float, schedule: str | Sequ
         raise ValueError(f'size={size!r} and rounds={rounds!r} given, expected whole numbers > 0')
     final = _decimal(final_ratio, 'final_ratio')
     if schedule == 'linear':
-        counts = [size - r * int(size * (1 - final) / rounds) for r in range(1, rounds + 1)]
+        counts = [size - int(r * size * (1 - final) / rounds) for r in range(1, rounds + 1)]
     elif schedule == 'geometric':
         counts = [round(size * float(final) ** (r / rounds)) for r in range(1, rounds + 1)]
     elif isinstance(schedule, str):

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmkd_plugin.datasets import Digits
 from mmkd_plugin.datasets.condensed import INDEX, CondensedDataset, CondensedSampler, Recipe, condensed_loader
-from mmkd_plugin.hooks.kcd import Mixer, _plain, _recipe
+from mmkd_plugin.hooks.kcd_recipes import Mixer, _plain, _recipe
 
 pytestmark = pytest.mark.openmmlab
 PACK = [{'type': 'PackInputs'}]
@@ -119,6 +119,24 @@ def test_image_that_the_pipeline_refuses_is_not_valued():
     data.pipeline.transforms.insert(0, Refuse())
     assert INDEX not in condensed(data)[Recipe(3)]['data_samples'].metainfo
     assert condensed(data)[Recipe(4)]['data_samples'].metainfo[INDEX] == 4
+
+
+def test_switched_pipelines_are_the_data_sets():
+    data = condensed()
+    plain = digits(pipeline=[{'type': 'RandomCrop', 'crop_size': 20}, *PACK])
+    data.pipeline = plain.pipeline
+    assert data[Recipe(0)]['inputs'].shape == data[MIXED]['inputs'].shape == (1, 20, 20)
+
+
+def test_samples_prepared_in_another_way():
+    class Own(Digits):
+        def prepare_data(self, idx):
+            return super().prepare_data((idx + 1) % 40)
+
+    own = Own(per_class=4, pipeline=PACK)
+    assert torch.equal(CondensedDataset(own, None)[Recipe(3)]['inputs'], digits()[4]['inputs'])
+    with pytest.raises(TypeError, match='Own prepares its samples in a way of its own'):
+        condensed(own)
 
 
 def test_other_attributes_are_the_data_sets():

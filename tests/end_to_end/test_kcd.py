@@ -63,7 +63,7 @@ def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
     a, b = checkpoint(tmp_path / 'whole'), checkpoint(tmp_path / 'killed')
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
     assert torch.equal(a['kcd']['kept'], b['kcd']['kept'])
-    assert a['kcd']['recipes'] == b['kcd']['recipes']
+    torch.testing.assert_close(a['kcd']['recipes'], b['kcd']['recipes'], rtol=0, atol=0)
     assert torch.equal(a['kcd']['table']['mean'], b['kcd']['table']['mean'])
     load_strictly(b['state_dict'])
     assert holds_no_teacher(b['state_dict'])
@@ -86,7 +86,7 @@ def test_two_processes_keep_what_one_keeps(tmp_path):
     assert len(one['kept']) < 39
     for other in (two, moved):
         assert torch.equal(one['kept'], other['kept'])
-        assert one['recipes'] == other['recipes']
+        torch.testing.assert_close(one['recipes'], other['recipes'], rtol=0, atol=0)
         assert torch.equal(one['table']['count'], other['table']['count'])
         torch.testing.assert_close(one['table']['mean'], other['table']['mean'], rtol=1e-4, atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_data_workers_train_the_same(tmp_path, persistent):
     command(*arguments(tmp_path / 'two', config=config, **workers))
     a, b = (checkpoint(tmp_path / name) for name in ('none', 'two'))
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
-    assert a['kcd']['recipes'] == b['kcd']['recipes']
+    torch.testing.assert_close(a['kcd']['recipes'], b['kcd']['recipes'], rtol=0, atol=0)
 
 
 def test_detector(tmp_path):
@@ -110,7 +110,7 @@ def test_detector(tmp_path):
     }  # fmt: skip
     output = command('tools/train.py', 'configs/digit_scenes/kc_dkd_faster_rcnn.py', '--work-dir', tmp_path,
                      *options(changes)).stdout  # fmt: skip
-    assert 'KCD round 2 of 2, after epoch 2: 12 of 16 kept, 2 of them mixed, 4 dropped' in output
+    assert 'KCD round 2 of 2, after epoch 2: 12 of 16 kept, 1 of them mixed, 4 dropped' in output
     assert 'pascal_voc/mAP' in output
     state = checkpoint(tmp_path, 3)['kcd']
     assert state['table']['count'].tolist().count(3) == 12

@@ -11,11 +11,16 @@ PERCENT = st.integers(1, 100)
 
 
 def naive_linear(size: int, rounds: int, percent: int) -> list[int]:
+    """Equal steps in whole numbers."""
+    return [max(size - r * size * (100 - percent) // (100 * rounds), 1) for r in range(1, rounds + 1)]
+
+
+def official_linear(size: int, rounds: int, percent: int) -> list[int]:
     """The official loop in whole numbers."""
     counts, previous = [], size
     for _ in range(rounds):
         previous = max(percent * size // 100, previous - size * (100 - percent) // (100 * rounds))
-        counts.append(max(previous, 1))
+        counts.append(previous)
     return counts
 
 
@@ -36,8 +41,15 @@ def test_passes_over_the_data():
 @example(50000, 5, 90)  # in floating point, 50000 * (1 - 0.9) / 5 is below 1000
 @example(100, 1, 29)  # and 100 * 0.29 below 29
 @example(3, 4, 10)  # nothing would be left
-def test_linear_is_the_official_loop(size, rounds, percent):
-    assert keep_counts(size, rounds, percent / 100) == naive_linear(size, rounds, percent)
+def test_linear(size, rounds, percent):
+    counts = keep_counts(size, rounds, percent / 100)
+    assert counts == naive_linear(size, rounds, percent)
+    # no further from the official loop than its rounding goes
+    assert all(0 <= b - a < rounds for a, b in zip(counts[:-1], official_linear(size, rounds, percent), strict=False))
+
+
+def test_the_final_ratio_is_reached_in_any_number_of_rounds():
+    assert keep_counts(200, 99, 0.7)[-1] == keep_counts(200, 40, 0.7)[-1] == 140
 
 
 @settings(deadline=None, max_examples=50)
