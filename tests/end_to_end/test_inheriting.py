@@ -36,9 +36,16 @@ def wheel_site(tmp_path_factory):
     return site
 
 
-@pytest.mark.parametrize('package', ['mmpretrain', 'mmdet'])
-@pytest.mark.parametrize('style', ['text', 'read_base'])
-@pytest.mark.parametrize('install', ['editable', 'wheel'])
+@pytest.mark.parametrize(
+    ('package', 'style', 'install'),
+    [
+        ('mmpretrain', 'text', 'editable'),
+        ('mmpretrain', 'read_base', 'editable'),
+        ('mmdet', 'text', 'editable'),
+        ('mmpretrain', 'text', 'wheel'),
+        ('mmdet', 'read_base', 'wheel'),
+    ],
+)
 def test_train(tmp_path, request, package, style, install):
     # the environment of `make test` has this checkout installed as editable, and nothing on PYTHONPATH
     site, path = (ROOT, '') if install == 'editable' else [request.getfixturevalue('wheel_site')] * 2
