@@ -40,7 +40,7 @@ def test_the_mean_is_that_of_all_values_of_a_sample(rounds):
 
 def test_twelve_bytes_a_sample():
     table = ValueTable(1000)
-    assert table.mean.nbytes + table.count.nbytes == 12 * len(table)
+    assert table.mean.nbytes + table.count.nbytes == 8 * len(table)
 
 
 def test_the_more_trained_of_two_equal_ones_ranks_higher():
