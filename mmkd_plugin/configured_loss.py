@@ -13,7 +13,7 @@ from .context import PROVIDERS, Context
 from .detectors import BoxBranch, box_branch, is_detector
 from .losses import DistillLoss
 from .schedule import Schedule
-from .taps import Tap
+from .taps import Tap, find_module
 
 Pair = tuple[Tap, Tap]
 
@@ -83,6 +83,8 @@ class ConfiguredLoss(nn.ModuleList):
         """
         self.branches = []
         for at_student, at_teacher in self.pairs:
+            find_module(student, at_student.path, 'student')
+            find_module(teacher, at_teacher.path, self.teacher)
             of_student = box_branch(student, at_student.path, 'student')
             of_teacher = box_branch(teacher, at_teacher.path, self.teacher)
             if (of_student is None) != (of_teacher is None):

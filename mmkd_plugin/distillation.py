@@ -13,7 +13,6 @@ from .context import Context
 from .detectors import (
     BoxBranch,
     Region,
-    box_branch,
     example_rois,
     is_detector,
     read_regions,
@@ -59,9 +58,9 @@ class Distillation(nn.Module):
         for loss in self.configured:
             loss.locate(student, teachers[loss.teacher].model)
         self.task_weight, self.task_schedule = read_task_loss(task_loss)
-        #: Taps of the student that somebody else wants to read, such as KCDHook; the values of the last step, detached;
-        #: and the RoIs that its box branches saw.
-        self.observe: tuple[Tap, ...] = ()
+        #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
+        #: values of the last step, detached; and the RoIs that the student's box branches saw.
+        self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Region] = {}
         self._clone: set[Tap] = set()
@@ -120,8 +119,7 @@ class Distillation(nn.Module):
         factors = {loss.name: loss.schedule.factor(epoch, iteration) for loss in self.configured}
         active = [loss for loss in self.configured if factors[loss.name]]
 
-        watched = [branch for tap in self.observe if (branch := box_branch(student, tap.path, 'student'))]
-        branches = sorted({*_student_branches(active), *watched})
+        branches = sorted({*_student_branches(active), *filter(None, self.observe.values())})
         taps = [*_student_taps(active), *self.observe, *region_taps(branches)]
         recorded = Taps(student, taps, 'student', self._clone, settle=settled_taps(branches, taps))
         with recorded.recording():

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmkd_plugin import distill
-from mmkd_plugin.losses import dkd_loss
+from mmkd_plugin.losses import dkd_loss, nst_loss
 from mmkd_plugin.paths import read_config
 from tests.detection import (
     DKD,
@@ -130,8 +130,19 @@ class TestTwoStage:
 
     @pytest.mark.parametrize('size', [(64, 96), (70, 90)])
     def test_sizes_other_than_the_dry_runs(self, size):
-        model = distill(detector(faster_rcnn_cfg()), {**DKD, **NST, **REVIEW}, teacher=detector(faster_rcnn_cfg(), 1))
-        assert total(model, batch(size=size)).isfinite()
+        teacher = detector(faster_rcnn_cfg(), 1)
+        reference = copy.deepcopy(teacher).eval()
+        student = detector(faster_rcnn_cfg())
+        seen = []
+        student.backbone.layer3.register_forward_hook(lambda _m, _i, output: seen.append(output.detach().clone()))
+        model = distill(student, {**DKD, **NST, **REVIEW}, teacher={'model': teacher, 'optimize': False})
+        data = batch(size=size)
+        seen.clear()
+        losses = model(**data, mode='loss')
+        assert model.parse_losses(losses)[0].isfinite()
+        with torch.no_grad():
+            expected = 50 * nst_loss(seen[0], reference.backbone(data['inputs'])[2])
+        torch.testing.assert_close(losses['loss_nst'], expected, rtol=1e-4, atol=1e-6)
 
     def test_sampler_that_runs_the_head_to_mine(self, monkeypatch):
         """OHEM scores all proposals first: RoIs, labels and logits must be those of the pass that is trained."""
@@ -277,6 +288,15 @@ class TestOneStage:
         total(model, batch()).backward()
         assert model.backbone.conv1.weight.grad.isfinite().all()
 
+    @pytest.mark.parametrize('kind', ['RetinaNet', 'FCOS', 'GFL'])
+    def test_a_copy_of_the_teacher_learns_nothing(self, kind):
+        teacher = detector(one_stage_cfg(kind), 1)
+        on = ['neck[0]', 'neck[3]']
+        losses = {'loss_at': {'type': 'ATLoss', 'on': on}, 'loss_nst': {'type': 'NSTLoss', 'on': on}}
+        model = distill(copy.deepcopy(teacher).eval(), losses, teacher={'model': teacher, 'optimize': False})
+        values = model(**batch(), mode='loss')
+        assert (values['loss_at'], values['loss_nst']) == (0, 0)
+
     def test_head_outputs(self):
         losses = {'loss_head': {'type': 'FitNetLoss', 'on': 'bbox_head[0][1]', 'regressor': 'conv'}}
         model = distill(detector(one_stage_cfg('RetinaNet')), losses, teacher=detector(one_stage_cfg('RetinaNet'), 1))
@@ -351,6 +371,10 @@ class TestMistakes:
         losses = {'loss_x': {'type': 'NSTLoss', 'on': 'roi_head.bbox_head.loss_cls'}}
         with pytest.raises(ValueError, match='cannot be tapped: of a FasterRCNN only the backbone'):
             distill(detector(faster_rcnn_cfg()), losses, teacher=detector(faster_rcnn_cfg(), 1))
+
+    def test_one_stage_teacher_has_no_rois(self):
+        with pytest.raises(ValueError, match=r"teacher \(RetinaNet\) has no module 'roi_head.bbox_head.fc_cls'"):
+            distill(detector(faster_rcnn_cfg()), DKD, teacher=detector(one_stage_cfg('RetinaNet'), 1))
 
     def test_other_class_set(self):
         teacher = detector(faster_rcnn_cfg(**{'roi_head.bbox_head.num_classes': 7}), 1)

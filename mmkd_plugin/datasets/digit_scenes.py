@@ -97,8 +97,10 @@ def DigitScenes(  # noqa: N802 (it stands where a config names a class)
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r} given, expected 'train' or 'test'")
-    if images is not None and not 1 <= images <= SPLITS[split]:
-        raise ValueError(f"images={images} given, expected 1 to {SPLITS[split]} (split='{split}')")
+    if images is not None and (not isinstance(images, int) or not 1 <= images <= SPLITS[split]):
+        raise ValueError(
+            f"images={images!r} given, expected a whole number from 1 to {SPLITS[split]} (split='{split}')"
+        )
     from mmdet.datasets import VOCDataset  # only where a detector is met
 
     return VOCDataset(

@@ -57,7 +57,7 @@ class KCDHook(Hook):
         value: Name of a function in ``mmkd_plugin.valuation.VALUES``; ``random`` is the control.
         official_schedule: Count a round after the last epoch.
         logits: The student's classifier, such as ``head.fc``; found out when None.
-        table: Write a row for each sample after each round (some 80 bytes; ImageNet: 100 MB a round).
+        table: Write a row for each sample after each round.
 
     Raises:
         ValueError: If an option is not understood; before training, if no round fits into it.
@@ -245,4 +245,5 @@ class KCDHook(Hook):
         self.kept = state['kept'].cpu().numpy().copy()
         self.recipes.load_state_dict(state['recipes'])
         self.round, self.pace.saved = done, state['saved']
+        self._loaded = None
         self._show()

@@ -30,7 +30,7 @@ class Observer:
         self.branch = box_branch(model, self.tap.path, 'student')
         self.value = value
         self.distill = model.distill
-        self.distill.observe = tuple(dict.fromkeys((*self.distill.observe, self.tap)))
+        self.distill.observe[self.tap] = self.branch
         self._indices: list[np.ndarray] = []
         self._values: list[Tensor] = []
 

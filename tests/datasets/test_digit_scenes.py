@@ -109,7 +109,7 @@ def test_splits_and_numbers(root):
     assert len(DigitScenes(root=str(root))) == 600
     with pytest.raises(ValueError, match="split='val' given, expected 'train' or 'test'"):
         DigitScenes('val')
-    with pytest.raises(ValueError, match=r"images=900 given, expected 1 to 200 \(split='test'\)"):
+    with pytest.raises(ValueError, match=r"images=900 given, expected a whole number from 1 to 200 \(split='test'\)"):
         DigitScenes('test', images=900)
 
 
