@@ -33,7 +33,7 @@ TORCHVISION = {'2.12.0': '0.27.0'}
 BUILD_TOOLS = ['setuptools>=77,<82', 'wheel', 'ninja', 'psutil']
 OURS = ['runtime', 'demo', 'tests']  # requirement files of every environment, whatever its stack
 STEPS = 4
-LAYOUT = '2'  # another one makes existing environments incomplete
+LAYOUT = '3'  # another one makes existing environments incomplete
 # mmcv installs without ops as happily as with them, so only an import tells.
 CHECK = 'import cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, mmkd_plugin.version'
 
@@ -156,6 +156,12 @@ class Env:
         if not self.active and not self.is_usable():
             run(f'make {self.path.name}', [sys.executable, '-m', 'venv', '--clear', self.path])
 
+    def fill(self, installer: Env, label: str, *arguments: str) -> None:
+        """Makes this an environment without pip and setuptools, which holds just what `installer` installs here."""
+        self.stamp.unlink(missing_ok=True)
+        run(f'make {self.path.name}', [sys.executable, '-m', 'venv', '--clear', '--without-pip', self.path])
+        installer.pip(label, '--ignore-installed', '--prefix', self.path, *arguments)
+
     def pip(self, label: str, *arguments: str | Path) -> None:
         """Installs with pip. An orderly failure leaves no marker: pip has then undone what it did."""
         self.marker.touch()
@@ -271,15 +277,16 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
     preflight(compiles=bool(mmcv and not kept), gigabytes=2 if has_torch else 12, where=ROOT)
 
     step(1, 'torch is there' if has_torch else f'{" ".join(pins)}: 1 to 10 minutes')
-    if not has_torch:
-        torch_env.create()
-        torch_env.pip('install torch', *pins)
-    if torch_env is not env:
-        torch_env.finish(torch_digest)
-        env.create()
-        # addsitedir, and no bare path, so that the .pth files in there count too: setuptools brings distutils by one
-        link = f'import site; site.addsitedir({str(torch_env.site_packages)!r})\n'
-        (env.site_packages / '_mmkd_torch.pth').write_text(link)
+    env.create()
+    if torch_env is env:
+        if not has_torch:
+            env.pip('install torch', *pins)
+    else:
+        if not has_torch:
+            torch_env.fill(env, 'install torch', *pins)
+            torch_env.finish(torch_digest)
+        # A bare path: pip takes it away again from builds in isolation, but not what a line of code adds.
+        (env.site_packages / '_mmkd_torch.pth').write_text(f'{torch_env.site_packages}\n')
 
     wheel = mmcv_wheel(env, mmcv) if mmcv else None
     step(3, f'the other packages of the {stack} stack, and the tools: 1 to 3 minutes')
