@@ -9,9 +9,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .classifiers import check_reads_logits
 from .context import PROVIDERS, Context
 from .detectors import BoxBranch, box_branch, is_detector
 from .losses import DistillLoss
+from .options import check_mapping, check_number
 from .schedule import Schedule
 from .taps import Tap, find_module
 
@@ -31,17 +33,15 @@ class ConfiguredLoss(nn.ModuleList):
     """
 
     def __init__(self, name: str, cfg: Mapping[str, Any], teachers: Sequence[str]) -> None:
-        if 'loss' not in name or not name.isidentifier() or name == 'loss':
+        if not isinstance(name, str) or 'loss' not in name or not name.isidentifier() or name == 'loss':
             raise ValueError(
                 f"losses={{'{name}': ...}} given; the name must be an identifier that contains 'loss', and more "
                 f"(such as 'loss_{name}'): mmengine adds up only such entries, and 'loss' is the student's own"
             )
-        if not isinstance(cfg, Mapping) or not {'type', 'on'} <= set(cfg):
-            raise ValueError(
-                f"losses['{name}']={cfg!r} given, expected dict(type='KDLoss', on='head.fc', ...) with at least "
-                '`type` and `on`'
-            )
-        arguments = dict(cfg)
+        example = "dict(type='KDLoss', on='head.fc', ...)"
+        arguments = check_mapping(cfg, f"losses['{name}']", example)
+        if not {'type', 'on'} <= set(arguments):
+            raise ValueError(f"losses['{name}']={cfg!r} given, expected {example} with at least `type` and `on`")
         pairs = read_pairs(arguments.pop('on'), name)
         teacher = arguments.pop('teacher', None)
         if teacher is None and len(teachers) == 1:
@@ -55,10 +55,16 @@ class ConfiguredLoss(nn.ModuleList):
         self.name, self.pairs, self.teacher, self.schedule = name, pairs, teacher, schedule
         self.branches: list[tuple[BoxBranch, BoxBranch] | None] = [None] * len(pairs)
         self.kind = type(modules[0]).__name__
+        self.compares_logits = bool(getattr(modules[0], 'compares_logits', False))
         self.needs: tuple[str, ...] = tuple(getattr(modules[0], 'needs', ()))
         for need in self.needs:
             if need != 'epoch' and need not in PROVIDERS:
                 raise ValueError(f'{self.kind} needs {need!r}; known: epoch, {", ".join(PROVIDERS)}')
+
+    def factor(self, epoch: int, iteration: int) -> float:
+        """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
+        weighs = any(getattr(module, 'loss_weight', 1.0) for module in self)
+        return self.schedule.factor(epoch, iteration) if weighs else 0.0
 
     @property
     def student_taps(self) -> list[Tap]:
@@ -92,8 +98,10 @@ class ConfiguredLoss(nn.ModuleList):
                     f"losses['{self.name}']: one of student '{at_student}' and {self.teacher} '{at_teacher}' has a row "
                     'for each RoI, the other for each image; compare like with like'
                 )
-            if of_student:
-                self._check_classifier(student, of_student, at_student)
+            if self.compares_logits:
+                who = f"losses['{self.name}'] ({self.kind})"
+                check_reads_logits(student, at_student, of_student, 'student', who)
+                check_reads_logits(teacher, at_teacher, of_teacher, self.teacher, who)
             self.branches.append((of_student, of_teacher) if of_student and of_teacher else None)
         if 'labels' in self.needs and is_detector(student) and None in self.branches:
             raise ValueError(
@@ -102,20 +110,6 @@ class ConfiguredLoss(nn.ModuleList):
             )
         if self.relates_layers and self.needs and len(set(self.branches)) > 1:
             raise ValueError(f"losses['{self.name}'] ({self.kind}) relates taps that see different images or RoIs")
-
-    def _check_classifier(self, student: nn.Module, branch: BoxBranch, tap: Tap) -> None:
-        head = student.get_submodule(branch.head)
-        classifier = f'{branch.head}.fc_cls'
-        if tap.path == classifier and getattr(head, 'custom_cls_channels', False):
-            raise ValueError(
-                f"losses['{self.name}']: the columns of '{tap}' are not just classes and background ("
-                f'{type(head.loss_cls).__name__} adds its own), so they cannot be compared as one prediction; use a '
-                'feature loss'
-            )
-        if 'labels' in self.needs and (tap.of_input or tap.path != classifier):
-            raise ValueError(
-                f"losses['{self.name}'] ({self.kind}) compares classes, and '{tap}' is no classifier: on='{classifier}'"
-            )
 
     def forward(self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor], context: Context) -> Tensor:
         """The value, summed over layers."""
@@ -137,13 +131,16 @@ class ConfiguredLoss(nn.ModuleList):
             for module, s, t, _ in self._inputs(student, teacher):
                 if build := getattr(module, 'build_connectors', None):
                     build(_shape(s), _shape(t))
-            self.to(next(iter(student.values())).device)
+            like = next(iter(student.values()))
+            self.to(like.device, like.dtype if like.is_floating_point() else None)
             self.eval()
             with torch.no_grad():
                 value = self(student, teacher, context)
             self.train()
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise TypeError(f'it returned {value!r}, expected a scalar tensor')
+        except torch.cuda.OutOfMemoryError:
+            raise
         except (ValueError, TypeError, RuntimeError, IndexError) as error:
             where = '; '.join(
                 f"student '{s}' {tuple(student[s].shape)}, {self.teacher} '{t}' {tuple(teacher[t].shape)}"
@@ -167,10 +164,6 @@ class ConfiguredLoss(nn.ModuleList):
                 'nothing: it is frozen, detached, or inside an activation checkpoint (with_cp=True). Tap a later module'
             )
 
-    def idle(self) -> Tensor | None:
-        """Zero that depends on the learnable parts, so that DDP finds them used; None without such parts."""
-        return _zero(self) if any(True for _ in self.parameters()) else None
-
     def _inputs(
         self, student: Mapping[Tap, Tensor], teacher: Mapping[Tap, Tensor]
     ) -> Iterator[tuple[nn.Module, Any, Any, tuple[BoxBranch, BoxBranch] | None]]:
@@ -181,6 +174,21 @@ class ConfiguredLoss(nn.ModuleList):
         else:
             for module, (s, t), branches in zip(self, self.pairs, self.branches, strict=True):
                 yield module, student[s], teacher[t], branches
+
+
+def check_losses(losses: Any) -> dict[str, Any]:
+    """The entries of ``losses`` that are meant; one set to None (by a child config or ``--cfg-options``) is dropped.
+
+    Raises:
+        ValueError: If there are none, or it is no dictionary.
+    """
+    example = "dict(loss_kd=dict(type='KDLoss', on='head.fc'))"
+    if not isinstance(losses, Mapping) or not losses:
+        raise ValueError(f'losses={losses!r} given, expected {example}')
+    left = {name: cfg for name, cfg in losses.items() if cfg is not None}
+    if not left:
+        raise ValueError(f'all of losses={losses!r} are dropped; to train the plain student use its own config')
+    return left
 
 
 def _build(name: str, cfg: Mapping[str, Any]) -> DistillLoss:
@@ -240,9 +248,8 @@ def read_schedule(cfg: Mapping[str, Any] | None, name: str) -> Schedule:
         ValueError: If a key is unknown or the interval is empty.
     """
     known = ('begin', 'end', 'warmup', 'by_epoch')
-    if cfg is not None and not isinstance(cfg, Mapping):
-        raise ValueError(f"schedule of '{name}' is {cfg!r}, expected dict({', '.join(f'{k}=...' for k in known)})")
-    for key in cfg or ():
+    cfg = check_mapping({} if cfg is None else cfg, f"schedule of '{name}'", f'dict({"=..., ".join(known)}=...)')
+    for key in cfg:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ValueError(
@@ -250,7 +257,10 @@ def read_schedule(cfg: Mapping[str, Any] | None, name: str) -> Schedule:
                 + (f' (did you mean {near[0]}?)' if near else '')
                 + f', expected {", ".join(known)}'
             )
-    return Schedule(**cfg or {})
+    try:
+        return Schedule(**cfg)
+    except ValueError as error:
+        raise ValueError(f"'{name}': {error}") from error
 
 
 def read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
@@ -259,16 +269,12 @@ def read_task_loss(cfg: Mapping[str, Any] | None) -> tuple[float, Schedule]:
     Raises:
         ValueError: If a key is unknown or the weight is negative.
     """
-    if cfg is not None and not isinstance(cfg, Mapping):
-        raise ValueError(f'task_loss={cfg!r} given, expected dict(loss_weight=..., schedule=dict(...))')
-    cfg = dict(cfg or {})
-    weight = float(cfg.pop('loss_weight', 1.0))
+    example = 'dict(loss_weight=1.0, schedule=dict(begin=0, end=None, warmup=0))'
+    cfg = check_mapping({} if cfg is None else cfg, 'task_loss', example)
+    weight = check_number(cfg.pop('loss_weight', 1.0), 'task_loss: loss_weight')
     schedule = read_schedule(cfg.pop('schedule', None), 'task_loss')
-    if cfg or not 0 <= weight < float('inf'):
-        raise ValueError(
-            f'task_loss has loss_weight={weight} and the unknown keys {sorted(cfg)}, expected '
-            'dict(loss_weight=a number >= 0, schedule=dict(begin=0, end=None, warmup=0))'
-        )
+    if cfg:
+        raise ValueError(f'task_loss has the unknown keys {sorted(cfg)}, expected {example}')
     return weight, schedule
 
 

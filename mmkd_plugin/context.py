@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .datasets.indexed import INDEX
 from .detectors import BoxBranch, Region
 
 
@@ -39,15 +40,18 @@ def labels(data_samples: Any, device: torch.device) -> Tensor:
 
 
 def sample_idx(data_samples: Any, device: torch.device) -> Tensor:
-    """Each image's index in its dataset, (N,) int64.
+    """Each image's index in the whole training data, (N,) int64; -1 for one drawn in place of a refused one.
 
     Raises:
         ValueError: If the data samples do not carry it.
     """
     _check_samples(data_samples, 'sample_idx')
-    indices = [getattr(sample, 'sample_idx', None) for sample in data_samples]
-    if None in indices:
-        raise ValueError('sample_idx is needed, and this batch has none: let PackInputs keep it (meta_keys)')
+    indices = [sample.metainfo.get(INDEX, -1) for sample in data_samples]
+    if max(indices) < 0:
+        raise ValueError(
+            "sample_idx is needed, and this batch has none: add dict(type='DistillHook') to custom_hooks, which gives "
+            "each sample its own (tools/train.py adds it; mmengine's sample_idx repeats under ConcatDataset)"
+        )
     return torch.tensor(indices, device=device)
 
 

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
-from .configured_loss import ConfiguredLoss, read_task_loss
+from .configured_loss import ConfiguredLoss, check_losses, read_task_loss
 from .context import Context
 from .detectors import (
     BoxBranch,
@@ -19,9 +20,13 @@ from .detectors import (
     region_taps,
     settled_taps,
 )
+from .finite import FiniteGuard
 from .forward import probe
+from .phases import Phases
+from .resuming import compare_with_resumed
+from .schedule import Schedule, check_schedules
 from .taps import Tap, Taps
-from .teachers import Teacher
+from .teachers import SizesBeforePadding, Teacher
 
 
 class Distillation(nn.Module):
@@ -42,15 +47,13 @@ class Distillation(nn.Module):
         self,
         student: nn.Module,
         teachers: dict[str, Teacher],
-        losses: Mapping[str, Mapping[str, Any]],
+        losses: Mapping[str, Mapping[str, Any] | None],
         task_loss: Mapping[str, Any] | None = None,
         input_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(losses, Mapping) or not losses:
-            raise ValueError(f"losses={losses!r} given, expected dict(loss_kd=dict(type='KDLoss', on='head.fc'))")
-        if input_shape is not None and (not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3):
-            raise ValueError(f'input_shape={input_shape!r} given, expected (channels, height, width)')
+        losses = check_losses(losses)
+        _check_input_shape(input_shape)
         self.teachers = teachers
         self.losses = nn.ModuleDict({n: ConfiguredLoss(n, cfg, list(teachers)) for n, cfg in losses.items()})
         if unread := set(teachers) - {loss.teacher for loss in self.configured}:
@@ -63,8 +66,11 @@ class Distillation(nn.Module):
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Region] = {}
+        self.finite = FiniteGuard()
+        self.phases = Phases()
+        self.sizes = SizesBeforePadding(student)
+        self._phased = any(schedule.begin or schedule.end for _, schedule in self._schedules())
         self._clone: set[Tap] = set()
-        self._last: dict[str, Tensor] = {}
         self._checked = False
         self._dry_run(student, input_shape or infer_input_shape(student))
 
@@ -113,97 +119,113 @@ class Distillation(nn.Module):
             RuntimeError: If a tap did not run or carries no gradient.
             FloatingPointError: If a loss is not finite; the message names it.
         """
-        self._check_finite()
+        self.finite.check()
         self.prepare(images)
         epoch, iteration = self._progress()
-        factors = {loss.name: loss.schedule.factor(epoch, iteration) for loss in self.configured}
-        active = [loss for loss in self.configured if factors[loss.name]]
+        factors = {loss.name: loss.factor(epoch, iteration) for loss in self.configured}
+        due = [loss for loss in self.configured if factors[loss.name]]
+        task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)
+        phase = (bool(task_factor), *(loss.name for loss in due))
+        if not any(phase):
+            raise RuntimeError(f'nothing trains in epoch {epoch}, iteration {iteration}: every loss is off by schedule')
 
-        branches = sorted({*_student_branches(active), *filter(None, self.observe.values())})
-        taps = [*_student_taps(active), *self.observe, *region_taps(branches)]
+        branches = sorted({*_student_branches(due), *filter(None, self.observe.values())})
+        taps = [*_student_taps(due), *self.observe, *region_taps(branches)]
         recorded = Taps(student, taps, 'student', self._clone, settle=settled_taps(branches, taps))
-        with recorded.recording():
+        trains = torch.is_grad_enabled()
+        watching: Any = self.phases.watching(student, phase) if trains and not task_factor else nullcontext({})
+        with recorded.recording(), watching as nodes:
             losses = dict(run_student())
+        if clash := [loss.name for loss in self.configured if loss.name in losses]:
+            raise ValueError(f'the student already has losses {clash}: rename yours')
         regions = self.regions = read_regions(recorded, branches, len(images))
         seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
         self.observed = {tap: value.detach() for tap, value in seen.items()}
-        active = [loss for loss in active if regions.keys() >= set(loss.student_branches)]
+        active = [loss for loss in due if regions.keys() >= set(loss.student_branches)]
         student_values = recorded.values(_student_taps(active))
-        task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)
         losses = {name: _scaled(name, value, task_factor) for name, value in losses.items()}
 
-        samples = data_samples if isinstance(data_samples, (list, tuple)) else None
+        sizes = self.sizes.of(images, data_samples)
         teacher_values = {
-            name: teacher(images, wanted, samples, _teacher_rois(active, name, regions))
+            name: teacher(images, wanted, sizes, _teacher_rois(active, name, regions))
             for name, teacher in self.teachers.items()
             if (wanted := _teacher_taps(active, name))
         }
         context = Context(epoch, data_samples, images.device, regions)
-        for loss in self.configured:
-            if loss.name in losses:
-                raise ValueError(f"the student already has a loss '{loss.name}': rename yours")
-            if loss in active:
-                loss.check_gradient(student_values)
-                value = loss(student_values, teacher_values[loss.teacher], context)
-                losses[loss.name] = _scaled(loss.name, value, factors[loss.name])
-            elif (zero := loss.idle()) is not None:
-                losses[loss.name] = zero
-        self._watch(losses)
+        for loss in active:
+            loss.check_gradient(student_values)
+            value = loss(student_values, teacher_values[loss.teacher], context)
+            losses[loss.name] = _scaled(loss.name, value, factors[loss.name])
+        if trains and (self._phased or not task_factor or active != self.configured):
+            self._leave_out(student, losses, due, active, phase, nodes)
+        self.finite.watch(losses, images, student)
         return losses
 
+    def _leave_out(
+        self,
+        student: nn.Module,
+        losses: dict[str, Any],
+        due: list[ConfiguredLoss],
+        active: list[ConfiguredLoss],
+        phase: tuple[Any, ...],
+        nodes: dict[nn.Module, list[Any]],
+    ) -> None:
+        """Leave what is off as it is; `due` are the losses that the schedules want, `active` those that had RoIs."""
+        off = [p for loss in self.configured if loss not in due for p in loss.parameters()]
+        unused = [p for loss in due if loss not in active for p in loss.parameters()]
+        if not phase[0]:  # the student's own losses are off
+            values = [losses[loss.name] for loss in active]
+            off = self.phases.find(student, phase, values, nodes, keep=active == due).parameters
+            if active != due:  # other processes may have had RoIs
+                off, unused = [], off
+        zero = self.phases.leave_out(off, unused)
+        if zero is not None:
+            name = next(name for name in losses if 'loss' in name)
+            value = losses[name]
+            losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
+
     def _progress(self) -> tuple[int, int]:
-        """Epoch and iteration from mmengine's message hub, where any schedule needs them."""
+        """Epoch and iteration from mmengine's message hub, where anything depends on them."""
         info = MessageHub.get_current_instance().runtime_info
-        schedules = [loss.schedule for loss in self.configured] + [self.task_schedule]
-        if info.get('epoch') is None and not all(schedule.constant for schedule in schedules):
+        asks = [f'the {name} loss has a schedule' for name, schedule in self._schedules() if not schedule.constant]
+        asks += [f'the {loss.name} loss needs the epoch' for loss in self.configured if 'epoch' in loss.needs]
+        if info.get('epoch') is None and asks:
             raise RuntimeError(
-                "a loss has a schedule, and nobody says which epoch it is: train with mmengine's Runner, or call "
+                f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "
                 "mmengine.logging.MessageHub.get_current_instance().update_info('epoch', n) and ('iter', n) in your "
                 'own loop'
             )
-        self._check_schedules(info.get('max_epochs'))
+        if not self._checked and info.get('max_epochs') is not None:
+            self._checked = True
+            self._check_plan(info['max_epochs'], info.get('max_iters'))
+            compare_with_resumed(self)
         return int(info.get('epoch') or 0), int(info.get('iter') or 0)
 
-    def _check_schedules(self, epochs: int | None) -> None:
-        """Once: whether the run is long enough for its schedules.
+    def _check_plan(self, epochs: int, iterations: int | None) -> None:
+        """Once, before the first step: whether what is configured ever counts."""
+        weightless = [
+            loss.name for loss in self.configured if not loss.factor(loss.schedule.begin, loss.schedule.begin)
+        ]
+        if weightless:
+            print_log(f'{weightless} have loss_weight=0: they are off', 'current', logging.WARNING)
+        schedules = self._schedules() if self.task_weight else self._schedules()[:-1]
+        check_schedules([pair for pair in schedules if pair[0] not in weightless], epochs, iterations)
 
-        Raises:
-            ValueError: If a loss would never begin.
-        """
-        if self._checked or epochs is None:
-            return
-        self._checked = True
-        hint = 'To mmengine an iteration-based loop is one epoch: there, set by_epoch=False in the schedule'
-        for name, schedule in [(loss.name, loss.schedule) for loss in self.configured] + [('task', self.task_schedule)]:
-            if schedule.by_epoch and schedule.begin >= epochs:
-                raise ValueError(
-                    f'the {name} loss begins at epoch {schedule.begin} (from 0), and this run has {epochs}. {hint}'
-                )
-            if schedule.by_epoch and schedule.begin + schedule.warmup > epochs:
-                text = f'the {name} loss warms up over {schedule.warmup} epochs, and this run has {epochs}. {hint}'
-                print_log(text, 'current', logging.WARNING)
+    def _schedules(self) -> list[tuple[str, Schedule]]:
+        """By name, those of all losses; the student's own are 'task'."""
+        return [*((loss.name, loss.schedule) for loss in self.configured), ('task', self.task_schedule)]
 
-    def _watch(self, losses: Mapping[str, Any]) -> None:
-        """Remember this step's values.
 
-        On a CPU they are looked at now, before the update; on a GPU in the next step, when they
-        are long computed, so that no step waits for the device.
-        """
-        values = {n: v if isinstance(v, (list, tuple)) else [v] for n, v in losses.items() if 'loss' in n}
-        self._last = {n: torch.stack([t.detach().float().sum() for t in v]).sum() for n, v in values.items() if v}
-        if all(value.device.type == 'cpu' for value in self._last.values()):
-            self._check_finite()
-
-    def _check_finite(self) -> None:
-        last, self._last = self._last, {}
-        if not last or torch.stack(list(last.values())).isfinite().all():
-            return
-        sums = {name: float(value) for name, value in last.items()}
-        bad = {name: value for name, value in sums.items() if not torch.tensor(value).isfinite()}
-        raise FloatingPointError(
-            f'not finite: {bad}; all losses of the step: {sums}. Lower the learning rate or that loss_weight, or give '
-            'the loss schedule=dict(warmup=...)'
-        )
+def _check_input_shape(shape: Any) -> None:
+    if shape is None:
+        return
+    whole = (
+        [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape]
+        if isinstance(shape, (tuple, list))
+        else []
+    )
+    if len(whole) != 3 or not all(whole):
+        raise ValueError(f'input_shape={shape!r} given, expected (channels, height, width)')
 
 
 def infer_input_shape(student: nn.Module) -> tuple[int, int, int]:
@@ -255,4 +277,6 @@ def _scaled(name: str, value: Any, factor: float) -> Any:
     """A loss times a factor; other entries (accuracies) and factor 1 leave it as it is."""
     if 'loss' not in name or factor == 1:
         return value
+    if factor == 0:  # and no way back, so that nothing is computed for it
+        return [torch.zeros_like(v) for v in value] if isinstance(value, (list, tuple)) else torch.zeros_like(value)
     return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor

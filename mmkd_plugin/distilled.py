@@ -1,5 +1,6 @@
 """`Distilled` and `distill()`: the student itself, with distillation added to its training."""
 
+import difflib
 import functools
 import inspect
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch import nn
 from .detectors import is_detector
 from .distillation import Distillation
 from .randomness import keep_random_state
-from .teachers import EXAMPLE, Teacher, build_teacher
+from .teachers import DISTILLED_KEYS, EXAMPLE, Teacher, build_teacher
 
 
 class DistilledMixin:
@@ -41,7 +42,13 @@ class DistilledMixin:
 
     def init_weights(self) -> None:
         """Initialise the student; load the teachers. mmengine's Runner calls it before training."""
-        super().init_weights()  # type: ignore[misc]
+        # A student's init_cfg reaches all modules inside it. Learnable parts of losses are no concern of it: what it
+        # drew for them would change the student's own start.
+        distillation = self._modules.pop('distill')  # type: ignore[attr-defined]
+        try:
+            super().init_weights()  # type: ignore[misc]
+        finally:
+            self._modules['distill'] = distillation  # type: ignore[attr-defined]
         self.distill.prepare(next(self.parameters()))  # type: ignore[attr-defined]
 
 
@@ -65,7 +72,7 @@ def _signature(cls: Any) -> inspect.Signature:
 
 def distill(
     model: BaseModel,
-    losses: Mapping[str, Mapping[str, Any]],
+    losses: Mapping[str, Mapping[str, Any] | None],
     teacher: Any = None,
     teachers: Mapping[str, Any] | None = None,
     task_loss: Mapping[str, Any] | None = None,
@@ -80,7 +87,7 @@ def distill(
     Args:
         model: The student, any mmengine ``BaseModel``.
         losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
-            compare; see the README for all keys.
+            compare; see the README for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
             ``dict(model=..., checkpoint=...)``, or a built and trained module.
         teachers: Several of those by name, instead of ``teacher``; each loss then says which.
@@ -121,8 +128,8 @@ def distill(
 
 @MODELS.register_module()
 def Distilled(  # noqa: N802 (it stands where a config names a class)
-    student: str | type[BaseModel],
-    losses: Mapping[str, Mapping[str, Any]],
+    student: str | type[BaseModel] | None = None,
+    losses: Mapping[str, Mapping[str, Any] | None] | None = None,
     teacher: Any = None,
     teachers: Mapping[str, Any] | None = None,
     task_loss: Mapping[str, Any] | None = None,
@@ -142,9 +149,29 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
 
     Returns:
         The student, whose class is now a subclass of its own.
+
+    Raises:
+        ValueError: If a key is missing or misspelt, and as :func:`distill`.
     """
+    given = {'student': student, 'losses': losses}
+    for key in [key for key, value in given.items() if value is None]:
+        near = difflib.get_close_matches(key, student_arguments, n=1)
+        raise ValueError(
+            f"model=dict(type='Distilled') has no {key}"
+            + (f" (is '{near[0]}' meant?)" if near else '')
+            + ". Expected dict(type='Distilled', student='ImageClassifier', teacher=..., losses=dict(loss_kd=...)), "
+            'where student is what `type` was, and beside these the keys of the plain model'
+        )
+    if not isinstance(student, (str, type)):
+        raise ValueError(
+            f'student={student!r} given, expected what the `type` of the plain model was, such as '
+            "'ImageClassifier'; its other keys (backbone, head ...) stand beside it in `model`"
+        )
+    for key in student_arguments:
+        if near := difflib.get_close_matches(key, DISTILLED_KEYS, n=1, cutoff=0.8):
+            raise ValueError(f"model has the unknown key '{key}': is '{near[0]}' meant?")
     model = MODELS.build({'type': student, **student_arguments})
-    return distill(model, losses, teacher, teachers, task_loss, input_shape)
+    return distill(model, losses or {}, teacher, teachers, task_loss, input_shape)
 
 
 def _check_labels(model: nn.Module, distillation: Distillation) -> None:

@@ -69,6 +69,10 @@ def probe(
                 run(model, images, paths, rois)
         except TapError:
             raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(
+                f'the dry run of the {side} on images of shape {tuple(images.shape)} found no memory: {error}'
+            ) from error
         except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError, IndexError) as error:
             raise ValueError(
                 f'the dry run of the {side} ({type(model).__name__}) on images of shape '

@@ -2,13 +2,16 @@
 
 import argparse
 import copy
+import fcntl
 import gc
 import os
+import platform
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmengine.config import Config, DictAction
@@ -16,7 +19,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .hooks import TeacherEvalHook
+from .distilled import Distilled
+from .hooks import DistillHook, TeacherEvalHook
 from .teachers import plain_student
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -57,6 +61,43 @@ def _read_config(args: argparse.Namespace) -> Config:
     return config
 
 
+def _add_distill_hook(config: Config) -> None:
+    """For distilled models, unless it or its heir is there."""
+    hooks = list(config.get('custom_hooks') or [])
+    there = ('DistillHook', DistillHook, 'TeacherEvalHook', TeacherEvalHook)
+    distilled = config.get('model', {}).get('type') in ('Distilled', Distilled)
+    if distilled and not any(hook['type'] in there for hook in hooks):
+        config.custom_hooks = [*hooks, dict(type='DistillHook')]
+
+
+def _occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
+    """Lock a work folder until the block ends or this process dies; processes of rank 0 do.
+
+    Raises:
+        SystemExit: If another run is using it.
+    """
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    if int(next((os.environ[name] for name in ranks if name in os.environ), 0)):
+        return nullcontext()
+    path = Path(work_dir) / '.running'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open('a+')
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # by process, so that data workers do not keep it
+    except BlockingIOError:
+        file.seek(0)
+        raise SystemExit(
+            f"another run is using the work folder '{work_dir}' ({file.read().strip()}), and both would overwrite each "
+            "other's checkpoints: wait for it, or give another --work-dir"
+        ) from None
+    except OSError:  # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {platform.node()}\n')
+    file.flush()
+    return file
+
+
 def _drop_teacher_evaluation(config: Config) -> None:
     """For runs without validation data or without a teacher."""
     hooks = config.get('custom_hooks') or []
@@ -92,6 +133,12 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
         config.model_wrapper_cfg.setdefault('device_ids', None)
         config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
         config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
+    occupied = _occupy(config.work_dir) if what == 'train' else nullcontext()
+    with occupied:
+        _run_in_folder(config, what)
+
+
+def _run_in_folder(config: Config, what: str) -> None:
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     getattr(runner, what)()
     if torch.distributed.is_initialized():
@@ -131,6 +178,7 @@ def run_train(argv: Sequence[str] | None = None) -> None:
     if args.resume:
         config.resume = True
         config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    _add_distill_hook(config)
     _run(config, 'train')
 
 

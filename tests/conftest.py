@@ -64,7 +64,7 @@ def batch(n: int = 4, classes: int = 10, size: int = 28, channels: int = 1) -> d
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(n, channels, size, size, generator=generator)
     samples = [
-        DataSample(metainfo={'img_shape': (size, size), 'sample_idx': i}).set_gt_label(torch.tensor([i % classes]))
+        DataSample(metainfo={'img_shape': (size, size), 'sample_index': i}).set_gt_label(torch.tensor([i % classes]))
         for i in range(n)
     ]
     return {'inputs': images, 'data_samples': samples}

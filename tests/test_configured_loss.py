@@ -1,10 +1,10 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from mmkd_plugin.configured_loss import ConfiguredLoss, read_pairs, read_task_loss
+from mmkd_plugin.configured_loss import ConfiguredLoss, check_losses, read_pairs, read_task_loss
 from mmkd_plugin.context import Context
 from mmkd_plugin.losses import DistillLoss
 from mmkd_plugin.taps import Tap
@@ -48,15 +48,31 @@ def test_loss_that_returns_no_scalar_is_refused():
         loss.connect({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}, NOTHING)
 
 
-def test_idle_without_learnable_parts_is_absent():
-    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': 'a'}, ['t'])
-    assert loss.idle() is None
-    loss[0].connector = nn.Linear(2, 2)
-    zero = loss.idle()
-    assert zero is not None
-    assert float(zero.detach()) == 0
-    zero.backward()
-    assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
+def test_weight_zero_is_off():
+    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': 'a', 'loss_weight': 0}, ['t'])
+    assert loss.factor(0, 0) == 0
+    loss[0].loss_weight = 0.5  # type: ignore[assignment]
+    assert loss.factor(0, 0) == 1
+
+
+def test_an_entry_set_to_none_is_dropped():
+    assert check_losses({'loss_a': None, 'loss_b': {'type': 'KDLoss'}}) == {'loss_b': {'type': 'KDLoss'}}
+    with pytest.raises(ValueError, match='are dropped; to train the plain student use its own config'):
+        check_losses({'loss_a': None})
+
+
+def test_names_are_words():
+    name: Any = 3
+    with pytest.raises(ValueError, match=r"losses=\{'3': \.\.\.\} given"):
+        ConfiguredLoss(name, {'type': 'KDLoss', 'on': 'a'}, ['t'])
+
+
+def test_connectors_follow_the_students_precision():
+    loss = ConfiguredLoss('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
+    taps = {Tap('a'): torch.randn(4, 3, 2, 2, dtype=torch.bfloat16)}
+    loss.connect(taps, {Tap('a'): torch.randn(4, 5, 2, 2)}, NOTHING)
+    assert {p.dtype for p in loss.parameters()} == {torch.bfloat16}
+    assert loss(taps, {Tap('a'): torch.randn(4, 5, 2, 2)}, NOTHING).dtype == torch.float32
 
 
 def test_task_loss():
@@ -65,8 +81,11 @@ def test_task_loss():
     assert read_task_loss(None)[0] == 1.0
     with pytest.raises(ValueError, match=r"unknown keys \['weight'\]"):
         read_task_loss({'weight': 1})
-    with pytest.raises(ValueError, match=r'loss_weight=-1\.0'):
+    with pytest.raises(ValueError, match='task_loss: loss_weight=-1 given'):
         read_task_loss({'loss_weight': -1})
+    for wrong in (None, '0.1', True):
+        with pytest.raises(ValueError, match=r'task_loss: loss_weight=.* given, expected a finite number'):
+            read_task_loss({'loss_weight': wrong})
 
 
 def test_tensors_without_rows_give_zero_and_leave_statistics_alone():

@@ -9,7 +9,7 @@ CPU = torch.device('cpu')
 
 
 def samples(*values):
-    return [DataSample(metainfo={'sample_idx': 10 + i}).set_gt_label(v) for i, v in enumerate(values)]
+    return [DataSample(metainfo={'sample_index': 10 + i}).set_gt_label(v) for i, v in enumerate(values)]
 
 
 def test_labels_and_indices():
@@ -39,7 +39,7 @@ def test_missing_and_multiple_labels():
 
 
 def test_missing_index():
-    with pytest.raises(ValueError, match='meta_keys'):
+    with pytest.raises(ValueError, match=r"add dict\(type='DistillHook'\) to custom_hooks"):
         sample_idx([DataSample()], CPU)
 
 

@@ -308,16 +308,23 @@ class TestOneStage:
         assert model(**batch(), mode='loss')['loss_nst'] > 0
 
     def test_logits_are_refused(self):
-        for loss, match in (
-            ({'type': 'DKDLoss', 'on': 'bbox_head.retina_cls'}, 'needs a class for each row'),
-            ({'type': 'KDLoss', 'on': 'bbox_head[0][0]'}, 'expected two tensors of the same shape'),
-            ({'type': 'KDLoss', 'on': 'bbox_head.retina_cls'}, r"runs 5 times .* as in 'bbox_head\[0\]\[2\]'"),
+        for loss in (
+            {'type': 'DKDLoss', 'on': 'bbox_head.retina_cls'},
+            {'type': 'KDLoss', 'on': 'bbox_head[0][0]'},
+            {'type': 'KDLoss', 'on': 'neck[0]'},
         ):
-            with pytest.raises(ValueError, match=match):
+            with pytest.raises(ValueError, match='of a detector, RoIs are classified in'):
                 distill(
                     detector(one_stage_cfg('RetinaNet')), {'loss_x': loss},
                     teacher=detector(one_stage_cfg('RetinaNet'), 1),
                 )  # fmt: skip
+
+    def test_a_module_that_runs_once_for_each_level_is_refused(self):
+        loss = {'type': 'ATLoss', 'on': 'bbox_head.retina_cls'}
+        with pytest.raises(ValueError, match=r"runs 5 times .* as in 'bbox_head\[0\]\[2\]'"):
+            distill(
+                detector(one_stage_cfg('RetinaNet')), {'loss_x': loss}, teacher=detector(one_stage_cfg('RetinaNet'), 1)
+            )
 
     def test_outputs_that_differ_in_training(self):
         """FCOS multiplies its boxes by the stride in evaluation mode alone."""

@@ -1,10 +1,14 @@
 """What the command line makes of a config; the runs themselves are in end_to_end/."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mmkd_plugin import launch
 from mmkd_plugin.paths import config_path
+from tests.end_to_end.helpers import environment
 
 CONFIG = config_path('dkd_resnet.py')
 
@@ -61,7 +65,7 @@ def test_resuming_when_the_pointer_was_lost(configs, tmp_path):
 def test_without_validation_the_teacher_is_not_evaluated(configs):
     config = train(configs, '--no-validate')
     assert config.val_cfg is config.val_dataloader is config.val_evaluator is None
-    assert [hook.type for hook in config.custom_hooks] == ['EpochSeedHook']
+    assert [hook.type for hook in config.custom_hooks] == ['EpochSeedHook', 'DistillHook']
 
 
 def test_scaling_the_learning_rate_needs_its_base(configs):
@@ -95,3 +99,48 @@ def test_testing_takes_the_plain_student(configs):
 def test_missing_config():
     with pytest.raises(SystemExit, match='does not exist'):
         launch.run_train(['none.py'])
+
+
+def test_distilled_runs_get_their_hook(configs):
+    def hooks(*argv):
+        return [hook['type'] for hook in train(configs, *argv).custom_hooks]
+
+    assert hooks() == ['EpochSeedHook', 'TeacherEvalHook'], 'which does the same'
+    assert hooks('--no-validate') == ['EpochSeedHook', 'DistillHook']
+    assert hooks('--cfg-options', 'custom_hooks.1.type=DistillHook') == ['EpochSeedHook', 'DistillHook']
+    launch.run_train([config_path('digits/resnet_student.py')])
+    assert 'DistillHook' not in str(configs.pop()[1].get('custom_hooks'))
+
+
+OCCUPY = """
+import sys
+from mmkd_plugin.launch import _occupy
+with _occupy(sys.argv[1]):
+    print('there', flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_in_a_work_folder_is_told(tmp_path):
+    """And a third after the first was killed is not."""
+    folder = tmp_path / 'new' / 'run'
+    first = subprocess.Popen([sys.executable, '-c', OCCUPY, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env=environment(), text=True)  # fmt: skip
+    assert first.stdout is not None
+    assert first.stdout.readline() == 'there\n'
+    try:
+        with pytest.raises(SystemExit, match=rf'another run is using the work folder .* \(process {first.pid} on'):
+            launch._occupy(folder)
+        with launch._occupy(tmp_path / 'other'):
+            pass
+    finally:
+        first.kill()
+        first.wait()
+    with launch._occupy(folder):
+        pass
+
+
+def test_only_the_first_process_of_a_run_locks(tmp_path, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    with launch._occupy(tmp_path / 'run'):
+        assert not (tmp_path / 'run').exists()

@@ -20,7 +20,7 @@ def test_booleans_pass():
 
 @pytest.mark.parametrize('value', ['0.03', None, True, math.nan, math.inf, -0.1, [1], {'a': 1}])
 def test_a_number_is_a_finite_number(value):
-    with pytest.raises(ValueError, match='^alpha=.* given, expected a finite number >= 0$'):
+    with pytest.raises(ValueError, match=r'^alpha=.* given, expected a finite number >= 0$'):
         check_number(value, 'alpha')
 
 
@@ -36,7 +36,7 @@ def test_numbers_in_range():
 
 @pytest.mark.parametrize('value', ['3', 2.0, None, True, -1])
 def test_a_whole_number(value):
-    with pytest.raises(ValueError, match='^begin=.* given, expected a whole number >= 0$'):
+    with pytest.raises(ValueError, match=r'^begin=.* given, expected a whole number >= 0$'):
         check_whole(value, 'begin')
 
 

@@ -1,6 +1,15 @@
-"""Small embedded sample data; importing this package registers them with mmengine."""
+"""Small embedded sample data, registered with mmengine by importing this package; data sets with an index."""
 
 from .digit_scenes import DigitScenes, digit_scenes_root
 from .digits import Digits, load_digits
+from .indexed import INDEX, IndexedDataset, rewrapped_loader
 
-__all__ = ['DigitScenes', 'Digits', 'digit_scenes_root', 'load_digits']
+__all__ = [
+    'INDEX',
+    'DigitScenes',
+    'Digits',
+    'IndexedDataset',
+    'digit_scenes_root',
+    'load_digits',
+    'rewrapped_loader',
+]

@@ -1,7 +1,8 @@
 """What happens between training steps."""
 
+from .distill import DistillHook
 from .epoch_seed import EpochSeedHook
 from .kcd import KCDHook
 from .teacher_eval import TeacherEvalHook
 
-__all__ = ['EpochSeedHook', 'KCDHook', 'TeacherEvalHook']
+__all__ = ['DistillHook', 'EpochSeedHook', 'KCDHook', 'TeacherEvalHook']

@@ -1,19 +1,25 @@
 """The teacher's accuracy, measured before training and logged beside the student's."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ..options import check_mapping, check_number
 from ..randomness import keep_random_state
+from .distill import DistillHook
+from .teacher_paths import check_paths
 
 
 @HOOKS.register_module()
-class TeacherEvalHook(Hook):
+class TeacherEvalHook(DistillHook):
     """Evaluates every teacher on the validation data, before training starts.
+
+    And compares, on a few training samples, what training will read of it with what it computes by itself, because
+    the evaluation goes another way: the teacher's own preprocessing and a whole pass.
 
     The teacher predicts as a whole model, with its own data preprocessor, on the images that the
     student's validation pipeline gives. Its metrics appear as ``teacher/accuracy/top1`` in the
@@ -24,15 +30,22 @@ class TeacherEvalHook(Hook):
             teacher must reach; training does not start with a worse one.
 
     Raises:
+        ValueError: If ``at_least`` is no dictionary of numbers.
         RuntimeError: Before training: if a teacher is worse than ``at_least``, if it knows the same
-            classes in another order, if the run has no validation, or if the model is not distilled.
+            classes in another order, if training would read something else of it than it computes, if the
+            run has no validation, or if the model is not distilled.
     """
 
     # after RuntimeInfoHook has written the student's metrics, before LoggerHook reads them
     priority = 'NORMAL'
 
     def __init__(self, at_least: Mapping[str, float] | None = None) -> None:
-        self.at_least = dict(at_least or {})
+        bounds = {} if at_least is None else at_least
+        bounds = check_mapping(bounds, 'TeacherEvalHook: at_least', "{'accuracy/top1': 70.0}")
+        self.at_least = {
+            key: check_number(bound, f'TeacherEvalHook: at_least[{key!r}]', low=-math.inf)
+            for key, bound in bounds.items()
+        }
         self.metrics: dict[str, float] = {}
 
     def before_train(self, runner: Any) -> None:
@@ -47,6 +60,7 @@ class TeacherEvalHook(Hook):
             raise RuntimeError(
                 'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or remove the hook'
             )
+        check_paths(model, runner.train_loop.dataloader)
         loop = runner.val_loop
         classes = (getattr(loop.dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for name, teacher in model.distill.teachers.items():

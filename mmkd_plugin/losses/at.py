@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import check_bool
 from .base import DistillLoss, full_precision
 from .maps import check_maps, pool_to_smaller
 
@@ -61,7 +62,7 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0, squared: bool = Tr
 
 def _check_power(p: float) -> None:
     # below 1 the slope at 0 is infinite, and after a ReLU there are many zeros
-    if not isinstance(p, (int, float)) or not 1 <= p < float('inf'):
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 1 <= p < float('inf'):
         raise ValueError(f'p={p!r} given, expected a finite number >= 1')
 
 
@@ -80,7 +81,7 @@ class ATLoss(DistillLoss):
     def __init__(self, p: float = 2.0, squared: bool = True, loss_weight: float = 1000.0) -> None:
         super().__init__(loss_weight)
         _check_power(p)
-        self.p, self.squared = float(p), squared
+        self.p, self.squared = float(p), check_bool(squared, 'squared')
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Weighted :func:`at_loss` of two feature maps."""

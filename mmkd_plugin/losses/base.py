@@ -7,6 +7,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..options import check_number
+
 F = TypeVar('F', bound=Callable[..., Any])
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -70,6 +72,8 @@ class DistillLoss(nn.Module):
         ValueError: If ``loss_weight`` is negative or not finite.
     """
 
+    #: Whether the taps must be class scores, which the parts of a known model tell from other values.
+    compares_logits: ClassVar[bool] = False
     #: Names of what ``forward`` wants besides the taps: ``labels`` (N,) int64, ``sample_idx`` (N,)
     #: int64, ``epoch`` (int, from 0). Passed as keyword arguments.
     needs: ClassVar[tuple[str, ...]] = ()
@@ -78,9 +82,7 @@ class DistillLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not isinstance(loss_weight, (int, float)) or not 0 <= loss_weight < float('inf'):
-            raise ValueError(f'{type(self).__name__}: loss_weight={loss_weight!r} given, expected a finite number >= 0')
-        self.loss_weight = float(loss_weight)
+        self.loss_weight = check_number(loss_weight, f'{type(self).__name__}: loss_weight')
 
     def build_connectors(self, student: Any, teacher: Any) -> None:
         """Make learnable parts from the shapes of the taps; nothing by default.
@@ -102,9 +104,7 @@ def check_temperature(temperature: float) -> float:
     Raises:
         ValueError: If it is not a finite positive number.
     """
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < float('inf'):
-        raise ValueError(f'temperature={temperature!r} given, expected a finite number > 0')
-    return float(temperature)
+    return check_number(temperature, 'temperature', above=True)
 
 
 def check_logits(student: Tensor, teacher: Tensor) -> None:

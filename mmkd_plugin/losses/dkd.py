@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import check_number
 from .base import DistillLoss, check_logits, check_temperature, full_precision
 
 
@@ -127,6 +128,7 @@ class DKDLoss(DistillLoss):
         ValueError: If the temperature is not positive or a weight is negative.
     """
 
+    compares_logits: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ('labels',)
 
     def __init__(
@@ -137,10 +139,8 @@ class DKDLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        if not (0 <= alpha < float('inf') and 0 <= beta < float('inf')):
-            raise ValueError(f'alpha={alpha}, beta={beta} given, expected finite numbers >= 0')
-        self.alpha = float(alpha)
-        self.beta = float(beta)
+        self.alpha = check_number(alpha, 'alpha')
+        self.beta = check_number(beta, 'beta')
         self.temperature = check_temperature(temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .base import DistillLoss, full_precision
 from .maps import check_maps, pool_to_smaller
+from .norms import ConnectorNorm1d, ConnectorNorm2d
 
 _REGRESSORS = ('conv_bn_relu', 'conv_bn', 'conv', 'identity')
 
@@ -51,8 +52,8 @@ class FitNetLoss(DistillLoss):
     The regressor of a map is a 1x1 convolution; 3x3 with stride 2 where the student's map is twice
     as high and wide as the teacher's; 4x4 transposed with stride 2 where it is half as high and wide.
     That of a vector is a linear layer. Deviation: at other ratios the larger map is averaged down,
-    where RepDistiller convolves without padding, which fits images of one size only. A regressor
-    with a batch norm cannot train on a single vector: take ``conv`` where that can happen.
+    where RepDistiller convolves without padding, which fits images of one size only. In a last batch
+    of a single vector or pixel, the regressor's batch norm uses its running statistics.
 
     Args:
         regressor: ``conv_bn_relu`` for a teacher map after its ReLU (the usual one); ``conv_bn`` or
@@ -97,7 +98,7 @@ class FitNetLoss(DistillLoss):
             else _convolution(tuple(student[1:]), tuple(teacher[1:]), bias)
         ]
         if not bias:
-            layers.append((nn.BatchNorm1d if len(student) == 2 else nn.BatchNorm2d)(teacher[1]))
+            layers.append((ConnectorNorm1d if len(student) == 2 else ConnectorNorm2d)(teacher[1]))
         if self.kind == 'conv_bn_relu':
             layers.append(nn.ReLU())
         self.regressor = nn.Sequential(*layers)

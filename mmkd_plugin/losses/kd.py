@@ -1,5 +1,7 @@
 """KD: soft targets (Hinton, Vinyals, Dean)."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,6 +53,8 @@ class KDLoss(DistillLoss):
     Raises:
         ValueError: If the temperature is not positive or the weight is negative.
     """
+
+    compares_logits: ClassVar[bool] = True
 
     def __init__(self, temperature: float = 4.0, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)

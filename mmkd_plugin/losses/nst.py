@@ -111,7 +111,7 @@ def _gaussian(x: Tensor, y: Tensor, variance: float | str) -> Tensor:
 def _check_kernel(kernel: str, variance: float | str) -> None:
     if kernel not in ('linear', 'polynomial', 'gaussian'):
         raise ValueError(f"kernel={kernel!r} given, expected 'linear', 'polynomial' or 'gaussian'")
-    number = isinstance(variance, (int, float)) and 0 < variance < float('inf')
+    number = isinstance(variance, (int, float)) and not isinstance(variance, bool) and 0 < variance < float('inf')
     if not number and variance not in ('image', 'batch'):
         raise ValueError(f"variance={variance!r} given, expected a finite number > 0, 'image' or 'batch'")
 

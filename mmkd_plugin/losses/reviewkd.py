@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..options import check_whole
 from .base import DistillLoss, full_precision
+from .norms import ConnectorNorm2d
 
 _MAX_MID_CHANNELS = 512
 
@@ -69,10 +71,10 @@ class ABF(nn.Module):
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, fuses: bool) -> None:
         super().__init__()
-        self.project = nn.Sequential(nn.Conv2d(in_channels, mid_channels, 1, bias=False), nn.BatchNorm2d(mid_channels))
+        self.project = nn.Sequential(nn.Conv2d(in_channels, mid_channels, 1, bias=False), ConnectorNorm2d(mid_channels))
         self.gate = nn.Conv2d(2 * mid_channels, 2, 1) if fuses else None
         self.out = nn.Sequential(
-            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
+            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False), ConnectorNorm2d(out_channels)
         )
         for conv in (self.project[0], self.out[0]):
             nn.init.kaiming_uniform_(conv.weight, a=1)  # type: ignore[arg-type]
@@ -105,8 +107,7 @@ class ReviewKDLoss(DistillLoss):
     a 1x1 map. Classification compares the teacher's maps before their ReLU; detection compares the
     levels of FPN, with ``mid_channels=256``. Deviation: ``mid_channels`` is by default the smaller of
     512 and the student's channels at the deepest stage (mdistiller names such an option and does
-    not read it). Its batch norms cannot train on a single image where a stage is 1x1: let the data
-    loader drop a last batch of one (``drop_last=True``).
+    not read it). In a last batch of one image, batch norms of 1x1 stages use their running statistics.
 
     Args:
         mid_channels: Channels inside the fusions; inferred when None.
@@ -120,9 +121,7 @@ class ReviewKDLoss(DistillLoss):
 
     def __init__(self, mid_channels: int | None = None, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        if mid_channels is not None and (not isinstance(mid_channels, int) or mid_channels < 1):
-            raise ValueError(f'mid_channels={mid_channels} given, expected a positive number or None')
-        self.mid_channels = mid_channels
+        self.mid_channels = None if mid_channels is None else check_whole(mid_channels, 'mid_channels', low=1)
         self.fusions = nn.ModuleList()
 
     def build_connectors(self, student: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]]) -> None:

@@ -2,10 +2,12 @@
 
 from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 from .frozen import Teacher
+from .preprocessing import SizesBeforePadding
 
 __all__ = [
     'DISTILLED_KEYS',
     'EXAMPLE',
+    'SizesBeforePadding',
     'Teacher',
     'TeacherSpec',
     'build_teacher',

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from ..detectors import BoxBranch, example_rois
 from ..forward import probe, run
 from ..randomness import keep_random_state
+from ..resuming import fingerprint
 from ..taps import Tap, Taps
 from .config import TeacherSpec
 from .folding import ConvNormPairs, fold, use_channels_last
-from .preprocessing import Renormalize
+from .preprocessing import Renormalize, Sizes
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
@@ -45,6 +47,8 @@ class Teacher:
         self.model: Any = spec.model.requires_grad_(False)
         self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
         self.ready = False
+        #: Another text for other weights; known once it is prepared.
+        self.fingerprint = ''
         self._spec = spec
         self._renormalize = Renormalize(
             getattr(student, 'data_preprocessor', None),
@@ -53,8 +57,9 @@ class Teacher:
         )
         self._calls: dict[str, int] = {}
         self._clone: set[Tap] = set()
-        self._taps: list[Tap] = []
-        self._branches: list[BoxBranch] = []
+        #: All that is ever read, and the box branches that it lies in.
+        self.taps: list[Tap] = []
+        self.branches: list[BoxBranch] = []
         self._input_shape: tuple[int, ...] = ()
         self._channels_last = False
 
@@ -73,11 +78,12 @@ class Teacher:
             ValueError: If a tap names no module.
             RuntimeError: If a tapped module does not run.
         """
-        self._taps, self._branches = list(taps), list(branches)
+        self.taps, self.branches = list(taps), list(branches)
         self._input_shape = tuple(images.shape)
-        recorded, self._clone = probe(self.model, images, self._taps, self.name, branches)
+        own = next(self.model.parameters(), images)
+        recorded, self._clone = probe(self.model, images.to(own), self.taps, self.name, branches)
         self._calls = recorded.counts
-        return recorded.values()
+        return {tap: value.to(images.device) for tap, value in recorded.values().items()}
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -95,24 +101,29 @@ class Teacher:
             FileNotFoundError: If the checkpoint does not exist.
             ValueError: If it cannot be read or does not fit.
         """
-        own = next(self.model.parameters(), like)
-        dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
-        if own.device != like.device or own.dtype != dtype:
-            for module in (self.model, self._renormalize):
-                module.to(like.device, dtype)
         if not self.ready:
+            # read and folded as precisely as they are, cast only then
             self._spec.load_weights()
-            if self._spec.optimize and self._taps:
-                self._optimize(like)
+            self.fingerprint = fingerprint(self.model.state_dict())
+            if self._spec.optimize and self.taps:
+                self._optimize()
             self._spec.model = self.model
             self.ready = True
+        self._follow(like)
+
+    def _follow(self, like: Tensor) -> None:
+        for module in (self.model, self._renormalize):
+            own = next(chain(module.parameters(), module.buffers()), like)
+            dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
+            if own.device != like.device or own.dtype != dtype:
+                module.to(like.device, dtype)
 
     @torch.no_grad()
     def __call__(
         self,
         images: Tensor,
         taps: Iterable[Tap],
-        data_samples: Sequence[Any] | None = None,
+        sizes: Sizes | None = None,
         rois: Mapping[BoxBranch, Tensor] | None = None,
     ) -> dict[Tap, Tensor]:
         """The tapped values for the batch that the student got.
@@ -120,13 +131,13 @@ class Teacher:
         Args:
             images: (N, C, H, W) as the student's preprocessor made them.
             taps: What to read; the pass ends as soon as it has been read.
-            data_samples: The batch's data samples (their ``img_shape`` tells padding).
+            sizes: Height and width of each image before it was padded.
             rois: By box branch of a two-stage detector, the student's RoIs (R, 5).
 
         Returns:
             A tensor for each tap.
         """
-        images = self._renormalize(images, data_samples)
+        images = self.images(images, sizes)
         if self._channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         recorded = Taps(self.model, taps, self.name, self._clone, self._calls)
@@ -134,25 +145,38 @@ class Teacher:
             run(self.model, images, {tap.path for tap in recorded.taps}, rois)
         return recorded.values()
 
-    def _optimize(self, like: Tensor) -> None:
+    def images(self, images: Tensor, sizes: Sizes | None = None) -> Tensor:
+        """What it is shown of the student's batch (N, C, H, W)."""
+        return self._renormalize(images, sizes)
+
+    @torch.no_grad()
+    def alone(self, images: Tensor, rois: Mapping[BoxBranch, Tensor] | None = None) -> dict[Tap, Tensor]:
+        """All tapped values of a whole pass on images that its own data preprocessor made; to compare with."""
+        recorded = Taps(self.model, self.taps, self.name, self._clone)
+        with recorded.recording():
+            run(self.model, images, {tap.path for tap in self.taps}, rois)
+        return recorded.values()
+
+    def _optimize(self) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
         original = self.model
+        like = next(original.parameters(), torch.zeros(()))
         images = torch.randn(4, *self._input_shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
-        paths, rois = {tap.path for tap in self._taps}, dict.fromkeys(self._branches, example_rois(images))
+        paths, rois = {tap.path for tap in self.taps}, dict.fromkeys(self.branches, example_rois(images))
         try:
             # without cuDNN, whose TF32 would hide the error that is looked for
             with torch.backends.cudnn.flags(enabled=False), keep_random_state():
-                expected = self(images, self._taps, rois=rois)
+                expected = self(images, self.taps, rois=rois)
                 self.model = copy.deepcopy(original)
                 with ConvNormPairs(self.model) as pairs, torch.no_grad():
                     run(self.model, images, paths, rois)
                 modules = dict(self.model.named_modules())
-                tapped = {id(modules[t.path]) for t in self._taps}
+                tapped = {id(modules[t.path]) for t in self.taps}
                 fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & tapped])
                 use_channels_last(self.model)
                 self._channels_last = True
-                got = self(images, self._taps, rois=rois)
-            problem = next((str(t) for t in self._taps if not _same(got[t].float(), expected[t].float())), None)
+                got = self(images, self.taps, rois=rois)
+            problem = next((str(t) for t in self.taps if not _same(got[t].float(), expected[t].float())), None)
             problem = problem and f"tap '{problem}' reads other values"
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
             problem = str(error)

@@ -41,6 +41,69 @@ dist.destroy_process_group()
 """
 
 
+PHASES = """
+import sys, copy, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import DefaultScope
+from tests.conftest import student_cfg, build, batch, KD
+from tests.test_phases import HINT, LATER, OPTIMIZERS, run, states_of, student_of
+dist.init_process_group('gloo')
+rank = dist.get_rank()
+
+
+def wrapped(model):
+    # no find_unused_parameters: its reducer wants a gradient for everything
+    return MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+
+
+def same_everywhere(model):
+    for value in model.parameters():
+        both = [torch.empty_like(value.data) for _ in range(2)]
+        dist.all_gather(both, value.data.contiguous())
+        assert torch.equal(*both)
+
+
+with DefaultScope.overwrite_default_scope('mmpretrain'):
+    for optimizer in OPTIMIZERS:
+        for wrapper in ({}, {'clip_grad': {'max_norm': 0.5}}, {'accumulative_counts': 2}):
+            model = student_of({**KD, 'loss_hint': {**HINT['loss_hint'], **LATER}})
+            before = copy.deepcopy(model.distill.state_dict())
+            used = run(wrapped(model), optimizer, wrapper)
+            torch.testing.assert_close(model.distill.state_dict(), before, rtol=0, atol=0)
+            assert not any(p in used.state for p in model.distill.parameters())
+            run(wrapped(model), used, wrapper, first=6)
+            assert not torch.equal(model.distill.state_dict()['losses.loss_hint.0.regressor.0.weight'],
+                                   before['losses.loss_hint.0.regressor.0.weight'])
+            same_everywhere(model)
+
+            model = student_of(HINT, task_loss={'schedule': {'begin': 2}})
+            before = copy.deepcopy(model.state_dict())
+            used = run(wrapped(model), optimizer, wrapper)
+            after = model.state_dict()
+            above = ('backbone.layer3', 'backbone.layer4', 'head')
+            assert all(torch.equal(after[k], before[k]) for k in after if k.startswith(above))
+            assert not torch.equal(after['backbone.layer1.0.conv1.weight'], before['backbone.layer1.0.conv1.weight'])
+            assert not any(p in used.state for p in model.head.parameters())
+            run(wrapped(model), used, wrapper, first=4)
+            assert not torch.equal(model.head.fc.weight, before['head.fc.weight'])
+            same_everywhere(model)
+    print('off is off', flush=True)
+
+    model = wrapped(student_of(KD))
+    data = batch()
+    if rank == 1:
+        data['inputs'][0, 0, 0, 0] = float('nan')
+    try:
+        model(**data, mode='loss')
+    except FloatingPointError as error:
+        expected = 'a loss of another process' if rank == 0 else 'The images of this batch are not finite'
+        assert expected in str(error), error
+        print('both end', flush=True)
+dist.destroy_process_group()
+"""
+
+
 def launch(script, *args, port):
     return command('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}', script, *args)
 
@@ -49,6 +112,14 @@ def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
     script = tmp_path / 'gradients.py'
     script.write_text(GRADIENTS)
     assert launch(script, ROOT, port=29611).stdout.count('same gradients') == 2
+
+
+def test_what_is_off_is_untouched_and_a_run_ends_everywhere(tmp_path):
+    script = tmp_path / 'phases.py'
+    script.write_text(PHASES)
+    output = launch(script, ROOT, port=29614).stdout
+    assert output.count('off is off') == 2
+    assert output.count('both end') == 2
 
 
 def test_training_by_the_launcher_writes_a_plain_student(tmp_path):

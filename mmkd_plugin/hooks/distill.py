@@ -1,0 +1,49 @@
+"""The runner's side of a distillation: what the model alone cannot know."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+from ..datasets.indexed import IndexedDataset, rewrapped_loader
+from ..resuming import compare_with_checkpoint
+
+
+def distillation_of(runner: Any) -> Any:
+    """The ``distill`` child of a runner's model; None where the model is a plain one."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return getattr(model, 'distill', None)
+
+
+@HOOKS.register_module()
+class DistillHook(Hook):
+    """Gives samples their index where a loss needs it, and compares a checkpoint to resume from with this run.
+
+    ``tools/train.py`` adds it by itself, and :class:`TeacherEvalHook` does the same; with another ``train.py`` and
+    without that hook, name it in ``custom_hooks``. Twice is once.
+
+    Raises:
+        ValueError: Before a checkpoint is resumed from, if it was written with other learnable parts of losses.
+    """
+
+    priority = 'NORMAL'
+
+    def before_run(self, runner: Any) -> None:
+        """Put the index around the training data, where a loss needs ``sample_idx``."""
+        distillation = distillation_of(runner)
+        if distillation is None or not any('sample_idx' in loss.needs for loss in distillation.configured):
+            return
+        loader = getattr(runner._train_loop, 'dataloader', None)  # None or a config in a test
+        if loader is not None and not isinstance(loader.dataset, IndexedDataset):
+            loop = runner._train_loop
+            loop.dataloader = rewrapped_loader(loader, IndexedDataset(loader.dataset))
+            if hasattr(loop, 'dataloader_iterator'):  # an iteration-based loop has begun to read
+                loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
+        """Compare, if this is to resume."""
+        distillation = distillation_of(runner)
+        if distillation is not None and runner._resume:
+            compare_with_checkpoint(distillation, checkpoint)
