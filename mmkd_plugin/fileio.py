@@ -1,5 +1,6 @@
 """Files that are either whole or not there."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -40,16 +41,16 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def checkpoint_bytes(checkpoint: Any) -> bytes:
+    """What ``torch.save`` writes: the same bytes for the same content (into a file, it writes the file's name too)."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    return buffer.getvalue()
+
+
 def save_checkpoint(checkpoint: Any, path: str | Path) -> None:
-    """``torch.save``, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """``torch.save``, atomically; see :func:`write_bytes`."""
+    write_bytes(path, checkpoint_bytes(checkpoint))
 
 
 class AtomicBackend(LocalBackend):

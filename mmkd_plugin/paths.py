@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 _CONFIGS = Path(__file__).parent / '.mim' / 'configs'
 _CHECKPOINTS = Path(__file__).parent / 'checkpoints'
+_KINDS = ('.py', '.json', '.yaml', '.yml')
 
 
 def config_path(name: str) -> str:
@@ -51,6 +52,7 @@ def read_config(name: str) -> tuple[Config, str | None]:
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If the package is not installed.
+        ValueError: If it is a file of another kind.
     """
     package, separator, rest = name.partition('::')
     if package == 'mmkd_plugin' and separator:
@@ -67,6 +69,8 @@ def read_config(name: str) -> tuple[Config, str | None]:
         from mmengine.hub import get_config
 
         try:
+            if '/' not in rest:  # mmengine would call it a misspelt name of a package
+                raise FileNotFoundError(rest)
             config = get_config(name, pretrained=True)
         except AssertionError:  # listed in the model zoo, but without weights
             config = get_config(name)
@@ -77,11 +81,16 @@ def read_config(name: str) -> tuple[Config, str | None]:
             ) from error
         return config, config.get('model_path')
     path = Path(name).expanduser()
+    if path.is_dir():
+        there = ', '.join(sorted(p.name for p in path.iterdir() if p.suffix in _KINDS)[:8])
+        raise FileNotFoundError(f"config '{name}' is a folder, expected a file. In it: {there or 'no configs'}")
     if not path.is_file():
         raise FileNotFoundError(
             f"config '{name}' does not exist (looked at {path.absolute()}); a config inside a "
             "package is named as 'mmpretrain::resnet/resnet34_8xb32_in1k.py'"
         )
+    if path.suffix not in _KINDS:
+        raise ValueError(f"config '{name}' is no config, expected a file that ends with {', '.join(_KINDS)}")
     return Config.fromfile(str(path)), None
 
 

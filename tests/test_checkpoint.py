@@ -1,12 +1,18 @@
 import os
 import pickle
+import re
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.model import ExponentialMovingAverage
+from safetensors.torch import save_file
 from torch import nn
 
-from mmkd_plugin.checkpoint import load_exactly, read_checkpoint, state_dict_of
+from mmkd_plugin.checkpoint import read_checkpoint, state_dict_of
 
 
 class Evil:
@@ -74,9 +80,10 @@ def serve(tmp_path, monkeypatch):
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
     server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}'
     server.shutdown()
+    server.server_close()
 
 
 def test_addresses_are_fetched_and_refuse_pickled_code_too(tmp_path, serve):
@@ -113,17 +120,87 @@ def test_not_a_path():
         read_checkpoint(3)  # type: ignore[arg-type]
 
 
-def test_missing_file_names_the_place(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none.pth.*looked at.*Train the teacher first'):
-        read_checkpoint(str(tmp_path / 'none.pth'))
+def test_whole_pickled_model_is_no_dictionary(tmp_path):
+    with pytest.raises(ValueError, match=r'holds a Linear \(a whole model; save its state_dict\(\) instead\)'):
+        read_checkpoint(save(tmp_path / 'a.pth', nn.Linear(1, 1)), trust_pickle=True)
 
 
-@pytest.mark.parametrize('content', [b'', b'no checkpoint', b'PK\x03\x04 truncated'])
-def test_unreadable_file(tmp_path, content):
+def test_pickled_classes_that_are_not_here(tmp_path, monkeypatch):
+    module = types.ModuleType('elsewhere')
+    vars(module)['Gone'] = type('Gone', (), {'__module__': 'elsewhere'})
+    monkeypatch.setitem(sys.modules, 'elsewhere', module)
+    source = save(tmp_path / 'a.pth', {'x': vars(module)['Gone']()})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"needs Python code that is not here: No module named 'elsewhere'"):
+        read_checkpoint(source, trust_pickle=True)
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('trust', [False, True])
+def test_every_truncation_is_an_error_that_asks_for_a_whole_file(tmp_path, legacy, trust):
     path = tmp_path / 'a.pth'
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r'a.pth.*(damaged|cannot be read)'):
-        read_checkpoint(str(path))
+    torch.save({'a': torch.ones(40)}, path, _use_new_zipfile_serialization=not legacy)
+    data = path.read_bytes()
+    for length in (0, 1, 10, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"checkpoint '.*a.pth'.*(empty|complete|damaged|begins with)"):
+            read_checkpoint(str(path), trust_pickle=trust)
+
+
+class TestSafetensors:
+    def test_is_read_whatever_its_name(self, tmp_path):
+        weights = {'a.weight': torch.arange(6.0).view(2, 3), 'b': torch.tensor([1, 2])}
+        for name in ('model.safetensors', 'model.pth'):
+            save_file(weights, tmp_path / name)
+            state = state_dict_of(read_checkpoint(tmp_path / name))
+            assert all(torch.equal(state[key], value) for key, value in weights.items())
+
+    def test_that_is_cut(self, tmp_path):
+        save_file({'a': torch.ones(40)}, tmp_path / 'a.safetensors')
+        data = (tmp_path / 'a.safetensors').read_bytes()
+        for length in (20, len(data) - 1):
+            (tmp_path / 'a.safetensors').write_bytes(data[:length])
+            with pytest.raises(ValueError, match='is a damaged safetensors file'):
+                read_checkpoint(tmp_path / 'a.safetensors')
+
+
+def test_foreign_file_is_named_and_no_trust_is_advised(tmp_path):
+    path = tmp_path / 'teacher.pth'
+    path.write_text('<!DOCTYPE html><html><head><title>Sign in</title></head></html>')
+    for trust in (False, True):
+        with pytest.raises(ValueError, match=r"checkpoint '.*teacher.pth' is a web page") as error:
+            read_checkpoint(str(path), trust_pickle=trust)
+        assert 'trust_pickle' not in str(error.value)
+
+
+def test_plain_pickle_is_not_run_even_if_trusted(tmp_path):
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps({'x': Evil()}))
+    with pytest.raises(ValueError, match='is a plain Python pickle'):
+        read_checkpoint(tmp_path / 'a.pkl', trust_pickle=True)
+
+
+def test_foreign_file_at_an_address_names_what_to_delete(tmp_path, serve):
+    (tmp_path / 'page.pth').write_text('<html></html>')
+    with pytest.raises(ValueError, match=r'is a web page') as error:
+        read_checkpoint(f'{serve}/page.pth')
+    kept = re.search(r'kept as (\S+);', str(error.value))
+    assert kept is not None
+    os.remove(kept[1])
+    save(tmp_path / 'page.pth', {'a': torch.ones(1)})
+    assert read_checkpoint(f'{serve}/page.pth')['a'] == 1
+
+
+def test_same_file_name_at_two_addresses_is_two_files(tmp_path, serve):
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        save(tmp_path / str(number) / 'epoch_100.pth', {'a': torch.tensor(number)})
+    assert [read_checkpoint(f'{serve}/{n}/epoch_100.pth')['a'].item() for n in (1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize('address', ['torchvision://resnet999', 'htp://x/y.pth'])
+def test_address_that_names_nothing(address):
+    with pytest.raises(ValueError, match=f"checkpoint '{address}' cannot be read"):
+        read_checkpoint(address)
 
 
 def test_not_a_dictionary(tmp_path):
@@ -131,55 +208,57 @@ def test_not_a_dictionary(tmp_path):
         read_checkpoint(save(tmp_path / 'a.pth', [1]))
 
 
-def test_state_dict_is_unwrapped_and_student_only():
-    weights = {'module.a': torch.zeros(1), 'module.distill.losses.x': torch.zeros(1)}
-    assert list(state_dict_of({'state_dict': weights})) == ['a']
-    assert list(state_dict_of({'a': torch.zeros(1)})) == ['a']
+class TestStateDictOf:
+    def test_is_unwrapped_and_student_only(self):
+        weights = {'module.a': torch.zeros(1), 'module.distill.losses.x': torch.zeros(1)}
+        assert list(state_dict_of({'state_dict': weights})) == ['a']
+        assert list(state_dict_of({'a': torch.zeros(1)})) == ['a']
 
+    def test_wrapped_student_beside_plain_distill_keys(self):
+        assert list(state_dict_of({'module.a': torch.zeros(1), 'distill.x': torch.zeros(1)})) == ['a']
 
-class TestLoadExactly:
-    def model(self):
-        return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    def test_a_part_called_module_stays(self):
+        assert list(state_dict_of({'module.a': torch.zeros(1), 'b': torch.zeros(1)})) == ['module.a', 'b']
 
-    def test_loads(self):
-        model, source = self.model(), self.model()
-        load_exactly(model, source.state_dict(), 'x.pth')
-        assert torch.equal(model[0].weight, source[0].weight)
+    @pytest.mark.parametrize('averaged', [ExponentialMovingAverage, torch.optim.swa_utils.AveragedModel])
+    def test_averaged_copies_are_read_by_key(self, averaged):
+        model = nn.Linear(2, 3)
+        checkpoint = {'ema_state_dict': averaged(model).state_dict(), 'optimizer': {'state': {0: {'m': torch.ones(1)}}}}
+        with pytest.raises(ValueError, match=r"Say where the weights are: state_key='ema_state_dict'$") as error:
+            state_dict_of(checkpoint, 'x.pth')
+        assert "'x.pth' has no state_dict; it holds ema_state_dict (a dictionary of 3 Tensor)" in str(error.value)
+        state = state_dict_of(checkpoint, 'x.pth', 'ema_state_dict')
+        assert set(state) == {'weight', 'bias'}
+        assert torch.equal(state['weight'], model.weight)
 
-    def test_missing_extra_and_other_shapes_are_all_told(self):
-        state = self.model().state_dict()
-        del state['0.bias']
-        state['head.weight'] = torch.zeros(1)
-        state['0.weight'] = torch.zeros(4, 2)
-        with pytest.raises(ValueError) as error:
-            load_exactly(self.model(), state, 'x.pth')
-        message = str(error.value)
-        assert "'x.pth' does not fit Sequential" in message
-        assert '1 missing (in the model, not in the file): 0.bias' in message
-        assert '1 unexpected (in the file, not in the model): head.weight' in message
-        assert '0.weight: (4, 2) in the file, (3, 2) in the model' in message
+    @pytest.mark.parametrize('key', ['model', 'net', 'weights', 'state_dict_ema', 'ema.module'])
+    def test_other_projects_keys(self, key):
+        inner = {'a': torch.ones(1)}
+        checkpoint = {'ema': {'module': inner}, 'epoch': 3} if '.' in key else {key: inner, 'epoch': 3}
+        with pytest.raises(ValueError, match=rf"epoch \(int\).*state_key='{key}'"):
+            state_dict_of(checkpoint)
+        assert state_dict_of(checkpoint, state_key=key) == inner
 
-    def test_differences_can_be_allowed_by_name(self):
-        model, state = self.model(), self.model().state_dict()
-        kept = model[0].bias.clone()
-        del state['0.bias']
-        state['head.weight'] = torch.zeros(1)
-        load_exactly(model, state, 'x', allow_missing=('0.bias',), allow_unexpected=('head.',))
-        assert torch.equal(model[0].bias, kept)
-        assert torch.equal(model[0].weight, state['0.weight'])
+    def test_tensors_beside_the_weights_do_not_hide_them(self):
+        with pytest.raises(ValueError, match="state_key='model'"):
+            state_dict_of({'model': {'a': torch.ones(1)}, 'loss': torch.tensor(0.5)})
 
-    def test_nothing_is_loaded_when_something_is_wrong(self):
-        model, state = self.model(), self.model().state_dict()
-        before = model[0].weight.clone()
-        del state['0.bias']
-        with pytest.raises(ValueError):
-            load_exactly(model, state, 'x')
-        assert torch.equal(model[0].weight, before)
+    def test_key_that_is_not_there(self):
+        checkpoint = {'state_dict': {'a': torch.ones(1)}, 'epoch': 3}
+        for key in ('ema_state_dict', 'epoch', 'epoch.x'):
+            with pytest.raises(ValueError, match=rf"no weights under '{key}'.*holds state_dict .*'state_dict'"):
+                state_dict_of(checkpoint, state_key=key)
 
-    def test_old_files_without_batch_counter(self):
-        state = self.model().state_dict()
-        del state['1.num_batches_tracked']
-        load_exactly(self.model(), state, 'x')
+    @pytest.mark.parametrize('weights', [None, [], {}, 'x', nn.Linear(1, 1), {0: torch.ones(1)}, {'a': [1.0]}])
+    def test_state_dict_of_another_kind(self, weights):
+        with pytest.raises(ValueError, match=r"'x.pth' has no weights under 'state_dict'.* It holds state_dict \("):
+            state_dict_of({'state_dict': weights}, 'x.pth')
+
+    def test_nothing_at_all(self):
+        with pytest.raises(ValueError, match=r'has no weights \(a dictionary.*holds nothing'):
+            state_dict_of({})
+        with pytest.raises(ValueError, match=r'holds w \(ndarray\)'):
+            state_dict_of({'w': np.ones(3)})
 
 
 def test_the_list_survives_loads_by_mmengine(tmp_path):

@@ -45,6 +45,12 @@ def test_save_checkpoint(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['x.pth']
 
 
+def test_the_same_content_is_the_same_bytes_under_any_name(tmp_path):
+    for name in ('x.pth', 'yy.pth'):
+        fileio.save_checkpoint({'a': torch.ones(2)}, tmp_path / name)
+    assert (tmp_path / 'x.pth').read_bytes() == (tmp_path / 'yy.pth').read_bytes()
+
+
 def test_mmengine_finds_the_backend(tmp_path):
     backend = get_file_backend(str(tmp_path), backend_args={'backend': 'atomic'})
     backend.put(b'x', tmp_path / 'f')

@@ -66,7 +66,7 @@ def expected():
 
 
 def test_the_core_needs_no_openmmlab_distribution():
-    assert names('runtime') == {'torch', 'numpy'}
+    assert names('runtime') == {'torch', 'numpy', 'safetensors'}
 
 
 @pytest.mark.parametrize('stack', FAMILIES)

@@ -57,3 +57,23 @@ def test_own_path(tmp_path):
     path = tmp_path / 'c.py'
     path.write_text("model = dict(type='X')\n")
     assert read_config(str(path))[0].model.type == 'X'
+
+
+def test_folder_names_its_configs(tmp_path):
+    for name in ('b.py', 'a.yaml', 'notes.txt'):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r'is a folder, expected a file\. In it: a\.yaml, b\.py$'):
+        read_config(str(tmp_path))
+
+
+def test_file_that_is_no_config(tmp_path):
+    (tmp_path / 'notes.txt').touch()
+    with pytest.raises(ValueError, match=r'notes.txt. is no config, expected a file that ends with .py, .json'):
+        read_config(str(tmp_path / 'notes.txt'))
+
+
+@pytest.mark.openmmlab
+@pytest.mark.parametrize('name', ['mmpretrain::resnet', 'mmpretrain::resnet34_8xb32_in1k.py', 'mmpretrain::resnet/'])
+def test_incomplete_name_in_a_package(name):
+    with pytest.raises(FileNotFoundError, match='mmpretrain has no config'):
+        read_config(name)

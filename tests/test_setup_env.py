@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -142,6 +143,44 @@ def test_a_new_start_takes_the_stamp_away(env):
     env.finish('x')
     env.create()
     assert not env.stamp.exists()
+
+
+def test_what_is_borrowed_stays_out_of_isolated_builds(tmp_path, work):
+    """A package that another one's build met where it should have been alone."""
+    torch_env, env = Env(tmp_path / 'torch'), Env(tmp_path / 'stack')
+    torch_env.site_packages.mkdir(parents=True)
+    (torch_env.site_packages / 'lent.py').write_text('')
+    env.create()
+    env.borrow(torch_env)
+    package = tmp_path / 'package'
+    package.mkdir()
+    (package / 'pyproject.toml').write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (package / 'backend.py').write_text(
+        'import importlib.util\n'
+        'def get_requires_for_build_wheel(settings=None): return []\n'
+        'def build_wheel(folder, settings=None, metadata=None):\n'
+        '    open("met", "w").write(str(importlib.util.find_spec("lent") is not None))\n'
+    )
+    for options, met in (([], 'False'), (['--no-build-isolation'], 'True')):
+        command = [env.python, '-m', 'pip', 'wheel', '--no-index', '--no-deps', *options, '-w', tmp_path, package]
+        subprocess.run(list(map(str, command)), check=False, capture_output=True, cwd=package)
+        assert (package / 'met').read_text() == met
+    assert env.ask('import lent; print("there")') == 'there'
+
+
+def test_a_borrowed_environment_holds_what_was_asked_for_alone(tmp_path, work, monkeypatch):
+    torch_env = Env(tmp_path / 'torch')
+    asked = []
+    installer = Env(tmp_path / 'stack')
+    monkeypatch.setattr(Env, 'pip', lambda self, label, *arguments: asked.append((self, arguments)))
+    torch_env.path.mkdir()
+    torch_env.finish('old')
+    torch_env.fill(installer, 'install torch', 'torch==1')
+    assert asked == [(installer, ('--ignore-installed', '--prefix', torch_env.path, 'torch==1'))]
+    assert not torch_env.stamp.exists()
+    assert list(torch_env.site_packages.iterdir()) == [], 'neither pip nor setuptools'
 
 
 def test_active_environment_is_left_alone(tmp_path):

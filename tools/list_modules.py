@@ -81,7 +81,7 @@ def main() -> None:
 
     try:
         config, _ = read_config(args.config)
-    except (FileNotFoundError, ModuleNotFoundError) as error:
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         parser.error(str(error))
     init_default_scope(config.get('default_scope', 'mmengine'))
     student = plain_student(config.model)

@@ -1,43 +1,149 @@
 #!/usr/bin/env python
-"""Write the slim, plain student in a checkpoint: no optimizer, no run state, no `distill.` keys."""
+"""Write the slim, plain student in a checkpoint: no optimizer, no run state, no `distill.` keys.
+
+No file is overwritten: neither the checkpoint, nor (without --force) one that has the final name already.
+"""
 
 import argparse
 import hashlib
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mmkd_plugin.checkpoint import read_checkpoint, state_dict_of
-from mmkd_plugin.fileio import save_checkpoint
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+import mmkd_plugin  # noqa: F401 (registers)
+from mmkd_plugin.addresses import local_path
+from mmkd_plugin.checkpoint import read_checkpoint, state_dict_of, weights_in
+from mmkd_plugin.fileio import checkpoint_bytes, write_bytes
+from mmkd_plugin.fitting import check_finite, misfits, told
+from mmkd_plugin.paths import read_config
+from mmkd_plugin.teachers.config import model_of
 
 
-def publish(source: str, target: str) -> Path:
-    """Write ``target`` with the first 8 digits of its SHA-256 in its name, as mmdet's tool does.
+def slim(checkpoint: Mapping[str, Any], source: str, state_key: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """The plain student in a checkpoint.
 
     Args:
-        source: A checkpoint of mmengine. With EMAHook its `state_dict` holds the averaged weights.
-        target: Such as ``student.pth``; becomes ``student-1a2b3c4d.pth``.
+        checkpoint: A checkpoint of mmengine. With EMAHook its `state_dict` holds the averaged weights.
+        source: What it is called in errors.
+        state_key: Where its weights are, if not in `state_dict`.
 
     Returns:
-        Where it was written.
+        What is to be published, and the names of what is dropped.
+
+    Raises:
+        ValueError: If these are no weights.
+    """
+    weights, state = weights_in(checkpoint, source, state_key), state_dict_of(checkpoint, source, state_key)
+    others = [k for k, v in state.items() if not isinstance(v, Tensor) and not k.endswith('_extra_state')]
+    if others:
+        raise ValueError(f"'{source}' holds more than tensors: {', '.join(others[:8])}. Is it a model's state_dict?")
+    if not any(isinstance(value, Tensor) and value.is_floating_point() for value in state.values()):
+        raise ValueError(f"'{source}' holds no floating-point tensors of a student: {', '.join(list(state)[:8])}")
+
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    kept = {k: v for k, v in meta.items() if k == 'dataset_meta'}
+    dropped = [] if weights is checkpoint else [k for k, v in checkpoint.items() if k != 'meta' and v is not weights]
+    dropped += [f'meta.{k}' for k in meta if k not in kept]
+    if removed := len(weights) - len(state):
+        learnable = sum(key.removeprefix('module.').startswith('distill.') for key in weights)
+        dropped.append(f'{learnable} distill. tensors' if learnable else f'{removed} counters of averaging')
+    return {'meta': kept, 'state_dict': state}, dropped
+
+
+def student_of(config: str) -> nn.Module:
+    """The plain student of a config, distilled or not.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it cannot be built.
+    """
+    try:
+        read, _ = read_config(config)
+        return MODELS.build(model_of(read, config))
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # configs are programs, and can raise anything
+        raise ValueError(f"the student of config '{config}' cannot be built: {error}") from error
+
+
+def publish(
+    source: str, target: str, config: str | None = None, force: bool = False, state_key: str | None = None
+) -> Path:
+    """Write ``target`` with the first 8 digits of its SHA-256 in its name, as mmdet's tool does, and say what is in it.
+
+    Args:
+        source: See :func:`slim`.
+        target: Such as ``student.pth``; becomes ``student-1a2b3c4d.pth``. Missing folders are made.
+        config: The config that it was trained with; its plain student must take the weights strictly.
+        force: Replace a file of the final name that has other content.
+        state_key: See :func:`slim`.
+
+    Returns:
+        Where it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read.
+        FileExistsError: If a file of the final name has other content.
+        ValueError: If the source cannot be read, holds no student, or not the config's.
     """
-    checkpoint = read_checkpoint(source)
-    meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k == 'dataset_meta'}
-    path = Path(target).with_suffix('.pth')
-    save_checkpoint({'meta': meta, 'state_dict': state_dict_of(checkpoint)}, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return path.rename(path.with_name(f'{path.stem}-{digest}.pth'))
+    path = Path(target).expanduser()
+    if target.endswith('/') or path.is_dir():
+        raise ValueError(f"target '{target}' is a folder, expected a file name such as {path / 'student.pth'}")
+    published, dropped = slim(read_checkpoint(source), source, state_key)
+    state = published['state_dict']
+    own = None
+    if config is not None:
+        model = student_of(config)
+        own = model.state_dict()
+        if problems := misfits(own, state):
+            lines = '\n  '.join(told(problems))
+            raise ValueError(f"'{source}' does not fit the student ({type(model).__name__}) of '{config}':\n  {lines}")
+    check_finite(state, source, own)
+
+    data = checkpoint_bytes(published)
+    stem = path.name.removesuffix('.pth').removesuffix('.pt')
+    path = path.with_name(f'{stem}-{hashlib.sha256(data).hexdigest()[:8]}.pth')
+    if is_there := path.is_file() and path.read_bytes() == data:
+        print(f'The published model is there already: {path}')
+    else:
+        _write(path, data, local_path(source), force)
+    numbers = sum(value.numel() for value in state.values() if isinstance(value, Tensor))
+    print(f'kept:    {len(state)} tensors with {numbers:,} numbers' + (', dataset_meta' if published['meta'] else ''))
+    print(f'dropped: {", ".join(map(str, dropped)) or "nothing"}')
+    before = local_path(source)
+    print(f'size:    {f"{before.stat().st_size:,} bytes before, " if before else ""}{len(data):,} bytes now')
+    if not is_there:
+        print(f'The published model is {path}')
+    return path
 
 
-def main() -> None:
+def _write(path: Path, data: bytes, source: Path | None, force: bool) -> None:
+    if path.exists():
+        if source is not None and path.samefile(source):
+            raise FileExistsError(f"'{path}' is the checkpoint itself, which is never overwritten: give another target")
+        if not force:
+            raise FileExistsError(f"'{path}' exists and has other content: give another target, or --force")
+    write_bytes(path, data)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help='checkpoint of a training run')
     parser.add_argument('target', help='where to write; a hash is added to the name')
-    args = parser.parse_args()
-    print(f'The published model is {publish(args.source, args.target)}')
+    parser.add_argument('--config', help='of the training run: the weights must fit its plain student')
+    parser.add_argument('--state-key', metavar='KEY', help='where the weights are, such as ema_state_dict')
+    parser.add_argument('--force', action='store_true', help='replace a file of the final name')
+    args = parser.parse_args(argv)
+    try:
+        publish(args.source, args.target, args.config, args.force, args.state_key)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        sys.exit(f'publish_model.py: {error}')
 
 
 if __name__ == '__main__':

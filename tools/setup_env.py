@@ -162,6 +162,11 @@ class Env:
         run(f'make {self.path.name}', [sys.executable, '-m', 'venv', '--clear', '--without-pip', self.path])
         installer.pip(label, '--ignore-installed', '--prefix', self.path, *arguments)
 
+    def borrow(self, other: Env) -> None:
+        """Sees the other environment's packages from now on; builds that pip isolates do not."""
+        # A bare path: pip takes it away again in isolation, but not what a line of code adds.
+        (self.site_packages / '_mmkd_torch.pth').write_text(f'{other.site_packages}\n')
+
     def pip(self, label: str, *arguments: str | Path) -> None:
         """Installs with pip. An orderly failure leaves no marker: pip has then undone what it did."""
         self.marker.touch()
@@ -285,8 +290,7 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
         if not has_torch:
             torch_env.fill(env, 'install torch', *pins)
             torch_env.finish(torch_digest)
-        # A bare path: pip takes it away again from builds in isolation, but not what a line of code adds.
-        (env.site_packages / '_mmkd_torch.pth').write_text(f'{torch_env.site_packages}\n')
+        env.borrow(torch_env)
 
     wheel = mmcv_wheel(env, mmcv) if mmcv else None
     step(3, f'the other packages of the {stack} stack, and the tools: 1 to 3 minutes')

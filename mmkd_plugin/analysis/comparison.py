@@ -13,8 +13,9 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..checkpoint import load_exactly, read_checkpoint, state_dict_of
+from ..checkpoint import read_checkpoint, state_dict_of
 from ..configured_loss import read_pairs
+from ..fitting import load_exactly
 from ..taps import Tap, Taps
 from ..teachers import build_teacher, plain_student
 
