@@ -12,6 +12,7 @@ from torch import nn
 
 from .detectors import is_detector
 from .distillation import Distillation
+from .options import check_mapping
 from .randomness import keep_random_state
 from .teachers import DISTILLED_KEYS, EXAMPLE, Teacher, build_teacher
 
@@ -113,7 +114,7 @@ def distill(
         )
     if (teacher is None) == (teachers is None) or not isinstance(teachers or {}, Mapping):
         raise ValueError(f'give either teacher=... or teachers=dict(name=...): {EXAMPLE}')
-    specs = {'teacher': teacher} if teachers is None else dict(teachers)
+    specs = {'teacher': teacher} if teachers is None else check_mapping(teachers, 'teachers', 'dict(a=..., b=...)')
     with keep_random_state():
         built = {
             name: Teacher(build_teacher(spec, name, model), model)  # nothing of the student is touched

@@ -52,7 +52,7 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
     learnable = (
         before['learnable']
         if before
-        # written before 0.2
+        # of before there was a record
         else [[k, list(v.shape)] for k, v in checkpoint.get('state_dict', {}).items() if _is_learnable(k, distillation)]
     )
     _compare_learnable(learnable, record_of(distillation)['learnable'])

@@ -32,7 +32,8 @@ class SizesBeforePadding:
         given = args[0].get('inputs') if args and isinstance(args[0], dict) else None
         if not isinstance(images, Tensor) or images.ndim != 4 or given is None:
             return
-        sizes = [tuple(image.shape[-2:]) for image in given]
+        stacked = isinstance(given, Tensor)
+        sizes = [given.shape[-2:]] * len(given) if stacked else [image.shape[-2:] for image in given]
         divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
         padded = tuple(math.ceil(max(side) / divisor) * divisor for side in zip(*sizes, strict=True))
         # otherwise a batch augmentation gave the images another size, and tells the data samples

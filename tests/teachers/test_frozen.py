@@ -207,3 +207,51 @@ def test_bare_backbone_as_teacher(student):
 
     wrapped = make(student, MODELS.build(student_cfg()['backbone']), Tap('layer2'))
     assert wrapped(batch()['inputs'], [Tap('layer2')])[Tap('layer2')].shape == (4, 8, 14, 14)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_weights_are_read_and_folded_before_they_are_cast(student, teacher, tmp_path, dtype):
+    torch.save(teacher.state_dict(), tmp_path / 't.pth')
+    spec = {'model': student_cfg(), 'checkpoint': str(tmp_path / 't.pth')}
+    precise, cast = make(student, dict(spec), FC), make(student, dict(spec), FC)
+    precise.prepare(torch.zeros(1))
+    cast.prepare(torch.zeros(1, dtype=dtype))
+    for name, value in precise.model.state_dict().items():
+        assert torch.equal(cast.model.state_dict()[name], value.to(dtype) if value.is_floating_point() else value), name
+    assert cast.fingerprint == precise.fingerprint
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_a_teacher_of_another_precision_than_the_student(student, teacher, dtype):
+    wrapped = make(student, teacher.to(dtype), FC, LAYER2)
+    wrapped.prepare(torch.zeros(1))
+    assert wrapped(batch()['inputs'], [FC])[FC].dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_teacher_on_another_device_than_the_student(student, teacher):
+    from mmkd_plugin import distill
+    from tests.conftest import KD
+
+    model = distill(student, KD, teacher=teacher.cuda())
+    assert model(**batch(), mode='loss')['loss_kd'].isfinite()
+
+
+def test_no_memory_is_no_wrong_size(student, teacher, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(teacher, 'forward', full)
+    with pytest.raises(MemoryError, match=r'dry run of the teacher on images of shape .* found no memory') as caught:
+        make(student, teacher, FC)
+    assert 'input_shape' not in str(caught.value)
+
+
+def test_another_teacher_has_another_fingerprint(student):
+    fingerprints = set()
+    for seed in (1, 2):
+        wrapped = make(student, build(student_cfg(), seed), FC)
+        wrapped.prepare(torch.zeros(1))
+        fingerprints.add(wrapped.fingerprint)
+    assert len(fingerprints) == 2
