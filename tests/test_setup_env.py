@@ -170,6 +170,15 @@ def test_what_is_borrowed_stays_out_of_isolated_builds(tmp_path, work):
     assert env.ask('import lent; print("there")') == 'there'
 
 
+def test_a_new_start_borrows_anew(env, tmp_path):
+    """Else pip would count what is borrowed as installed."""
+    env.site_packages.mkdir(parents=True)
+    env.borrow(Env(tmp_path / 'torch'))
+    assert env.link.read_text() == f'{tmp_path}/torch/lib/python{setup_env.PY}/site-packages\n'
+    env.create()
+    assert not env.link.exists()
+
+
 def test_a_borrowed_environment_holds_what_was_asked_for_alone(tmp_path, work, monkeypatch):
     torch_env = Env(tmp_path / 'torch')
     asked = []

@@ -33,9 +33,9 @@ TORCHVISION = {'2.12.0': '0.27.0'}
 BUILD_TOOLS = ['setuptools>=77,<82', 'wheel', 'ninja', 'psutil']
 OURS = ['runtime', 'demo', 'tests']  # requirement files of every environment, whatever its stack
 STEPS = 4
-LAYOUT = '3'  # another one makes existing environments incomplete
-# mmcv installs without ops as happily as with them, so only an import tells.
-CHECK = 'import cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, mmkd_plugin.version'
+LAYOUT = '4'  # another one makes existing environments incomplete
+# mmcv installs without ops as happily as with them, so only an import tells. mmengine wants distutils.
+CHECK = 'import distutils.errors, cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, mmkd_plugin.version'
 
 
 class SetupError(Exception):
@@ -141,6 +141,7 @@ class Env:
         self.stamp = path / 'mmkd_plugin.stamp'
         self.marker = path / 'mmkd_plugin.installing'
         self.site_packages = path / 'lib' / f'python{PY}' / 'site-packages'
+        self.link = self.site_packages / '_mmkd_torch.pth'
 
     def is_complete(self, wanted: str) -> bool:
         """Whether everything that the digest `wanted` stands for is installed."""
@@ -153,6 +154,7 @@ class Env:
     def create(self) -> None:
         """Makes the environment, unless a usable one is there."""
         self.stamp.unlink(missing_ok=True)
+        self.link.unlink(missing_ok=True)
         if not self.active and not self.is_usable():
             run(f'make {self.path.name}', [sys.executable, '-m', 'venv', '--clear', self.path])
 
@@ -165,7 +167,7 @@ class Env:
     def borrow(self, other: Env) -> None:
         """Sees the other environment's packages from now on; builds that pip isolates do not."""
         # A bare path: pip takes it away again in isolation, but not what a line of code adds.
-        (self.site_packages / '_mmkd_torch.pth').write_text(f'{other.site_packages}\n')
+        self.link.write_text(f'{other.site_packages}\n')
 
     def pip(self, label: str, *arguments: str | Path) -> None:
         """Installs with pip. An orderly failure leaves no marker: pip has then undone what it did."""
@@ -243,7 +245,7 @@ def mmcv_wheel(env: Env, requirement: str) -> Path:
     step(2, f"compiling mmcv's ops for torch {torch} ({ops}), {duration} on two cores; kept for later environments")
     if gpu == 'True' and ops == 'cpu':
         print('      There is a GPU but no nvcc: mmcv gets CPU ops only, and detectors will not train on the GPU.')
-    env.pip('install build tools', *BUILD_TOOLS)
+    env.pip('install build tools', *BUILD_TOOLS)  # an active environment may hold others
     return compile_mmcv(env, requirement, ops, folder)
 
 
@@ -283,6 +285,10 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
 
     step(1, 'torch is there' if has_torch else f'{" ".join(pins)}: 1 to 10 minutes')
     env.create()
+    # Before torch is borrowed, which may bring a setuptools: on Python 3.12 distutils comes from one of the
+    # environment's own, by a .pth file.
+    if tools := [tool for tool in BUILD_TOOLS if canonical(tool) not in present]:
+        env.pip('install build tools', *tools)
     if torch_env is env:
         if not has_torch:
             env.pip('install torch', *pins)
@@ -294,8 +300,6 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
 
     wheel = mmcv_wheel(env, mmcv) if mmcv else None
     step(3, f'the other packages of the {stack} stack, and the tools: 1 to 3 minutes')
-    if tools := [tool for tool in BUILD_TOOLS if canonical(tool) not in present]:
-        env.pip('install build tools', *tools)
     if wheel:  # by force: the same version may be there, compiled for another torch
         env.pip('install mmcv', '--force-reinstall', '--no-deps', wheel)
     files = [part for name in OURS for part in ('-r', ROOT / 'requirements' / f'{name}.txt')]
