@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from .addresses import downloaded, local_path
 from .file_kinds import is_safetensors, not_by_torch
 
-
 _SHOWN = 12
 _COUNTERS = {'steps', 'n_averaged'}  # what averaged models of mmengine and torch keep beside their `module.`
 

@@ -35,7 +35,10 @@ OURS = ['runtime', 'demo', 'tests']  # requirement files of every environment, w
 STEPS = 4
 LAYOUT = '4'  # another one makes existing environments incomplete
 # mmcv installs without ops as happily as with them, so only an import tells. mmengine wants distutils.
-CHECK = 'import distutils.errors, cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, mmkd_plugin.version'
+CHECK = (
+    'import distutils.errors, cv2, torch, torchvision, mmengine, mmcv._ext, mmcv.ops, mmdet, mmpretrain, mlxtend, '
+    'mmkd_plugin.version'
+)
 
 
 class SetupError(Exception):

@@ -1,17 +1,15 @@
 """A data set of which an epoch shows a part, some of it mixed: what KCD puts around the training data."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, DefaultSampler, RepeatDataset
-from mmengine.structures import BaseDataElement
-from torch.utils.data import DataLoader, Dataset, Sampler
+from mmengine.dataset import BaseDataset, DefaultSampler
+from torch.utils.data import Sampler
 
-#: Where a data sample carries its index in the training data.
-INDEX = 'kcd_index'
+from .indexed import IndexedDataset, find_owner, owners
 
 
 class Recipe(NamedTuple):
@@ -25,11 +23,11 @@ class Recipe(NamedTuple):
     mixes: tuple[tuple['Recipe', float], ...] = ()
 
 
-class CondensedDataset(Dataset):
+class CondensedDataset(IndexedDataset):
     """The training data set, asked by :class:`Recipe`.
 
     Images are mixed as they were loaded, before any augmentation; labels and boxes stay those of
-    ``recipe.point``. Every data sample tells its index (``kcd_index``).
+    ``recipe.point``, whose index the data sample carries.
 
     Args:
         dataset: mmengine's ``BaseDataset``, or Concat, Repeat or ClassBalanced of such. Every entry
@@ -40,47 +38,22 @@ class CondensedDataset(Dataset):
         TypeError: If it is another kind of data set.
     """
 
+    _own = ('dataset', 'mix')
+
     def __init__(self, dataset: Any, mix: Callable[[np.ndarray, np.ndarray, float], np.ndarray] | None) -> None:
-        self.dataset = dataset
+        for owner in owners(dataset):
+            _check_kind(owner, mixes=mix is not None)
+        super().__init__(dataset)
         self.mix = mix
-        _check_kind(dataset, mixes=mix is not None)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ('dataset', 'mix'):  # not there yet while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Hooks that switch the pipeline mean that of the data set."""
-        if name in ('dataset', 'mix'):
-            super().__setattr__(name, value)
-        else:
-            setattr(self.dataset, name, value)
 
     def get_data_info(self, recipe: Recipe | int) -> dict[str, Any]:
         """The entry's own information; batch samplers ask for it."""
         return self.dataset.get_data_info(recipe.point if isinstance(recipe, Recipe) else recipe)
 
     def __getitem__(self, recipe: Recipe | int) -> Any:
-        recipe = recipe if isinstance(recipe, Recipe) else Recipe(recipe)
-        owner, index = _owner(self.dataset, recipe.point)
-        if recipe.mixes:
-            results = self._mixed(recipe)
-        else:
-            results = owner.prepare_data(index)
-        if results is None:  # the pipeline refuses this image; mmengine draws another, which is not valued
-            return self.dataset[recipe.point]
-        sample = results.get('data_samples') if isinstance(results, dict) else None
-        if not isinstance(sample, BaseDataElement):
-            raise TypeError(
-                f'the pipeline of {type(owner).__name__} gives no data sample to carry the index: end it with '
-                'PackInputs or PackDetInputs'
-            )
-        sample.set_metainfo({INDEX: recipe.point})
-        return results
+        if not isinstance(recipe, Recipe) or not recipe.mixes:
+            return super().__getitem__(recipe.point if isinstance(recipe, Recipe) else recipe)
+        return self._indexed(self._mixed(recipe), recipe.point)
 
     def _mixed(self, recipe: Recipe) -> Any:
         loaded = self._load(recipe)
@@ -93,7 +66,7 @@ class CondensedDataset(Dataset):
 
     def _load(self, recipe: Recipe) -> tuple[Any, Sequence[Any]] | None:
         """An image with all its mixes, and the transforms that are still to come; None if one cannot be loaded."""
-        owner, index = _owner(self.dataset, recipe.point)
+        owner, index = find_owner(self.dataset, recipe.point)
         results = owner.get_data_info(index)
         transforms = list(owner.pipeline.transforms)
         while results is not None and 'img' not in results and transforms:
@@ -118,15 +91,21 @@ class CondensedDataset(Dataset):
 class CondensedSampler(Sampler):
     """mmengine's ``DefaultSampler`` over the kept points; the same on any number of processes.
 
+    Where fewer points leave a last batch of a single image, which the full data did not, that image is
+    left out, one in each process: batch norms fail on it, or learn nothing from it. The shuffle draws
+    which one, so that it is another in each epoch (the same one where nothing is shuffled).
+
     Args:
         dataset: The data to draw from.
         like: The sampler that it replaces: shuffling, seed and rounding stay as they are.
+        batch_size: Of the batches that are cut from it, if the last may be smaller; None where
+            something else than torch's batch sampler groups the images.
 
     Raises:
         TypeError: If that is no ``DefaultSampler``.
     """
 
-    def __init__(self, dataset: CondensedDataset, like: Any) -> None:
+    def __init__(self, dataset: CondensedDataset, like: Any, batch_size: int | None = None) -> None:
         if type(like) is not DefaultSampler:
             raise TypeError(
                 f'KCDHook: train_dataloader has the sampler {type(like).__name__}, expected DefaultSampler: '
@@ -134,6 +113,7 @@ class CondensedSampler(Sampler):
             )
         self.dataset = dataset
         self._like = like
+        self._batch_size = None if batch_size and len(like) % batch_size == 1 else batch_size
         self.keep(range(len(dataset)))
 
     def keep(self, points: Sequence[int] | np.ndarray, recipe: Callable[[int], Recipe] = Recipe) -> None:
@@ -146,6 +126,9 @@ class CondensedSampler(Sampler):
         self._points, self._recipe = points, recipe
         self._places = DefaultSampler(points, self._like.shuffle, self._like.seed, self._like.round_up)
         self._places.set_epoch(self._like.epoch)
+        self._length = len(self._places)
+        if self._batch_size and self._length > 1 and self._length % self._batch_size == 1:
+            self._length -= 1
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle for this epoch."""
@@ -153,26 +136,10 @@ class CondensedSampler(Sampler):
         self._places.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Recipe]:
-        return (self._recipe(int(self._points[place])) for place in self._places)
+        return (self._recipe(int(self._points[place])) for place in islice(self._places, self._length))
 
     def __len__(self) -> int:
-        return len(self._places)
-
-
-def condensed_loader(loader: DataLoader, dataset: CondensedDataset, sampler: CondensedSampler) -> DataLoader:
-    """The same data loader over another data set and sampler."""
-    settings = (
-        'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
-        'prefetch_factor', 'persistent_workers',
-    )  # fmt: skip
-    arguments = {name: getattr(loader, name) for name in settings}
-    if loader.batch_size is not None:  # torch made the batch sampler
-        return DataLoader(
-            dataset, batch_size=loader.batch_size, sampler=sampler, drop_last=loader.drop_last, **arguments
-        )
-    batch_sampler = copy.copy(loader.batch_sampler)
-    batch_sampler.sampler = sampler  # type: ignore[union-attr]
-    return DataLoader(dataset, batch_sampler=batch_sampler, **arguments)
+        return self._length
 
 
 def _fit(partner: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -183,31 +150,14 @@ def _fit(partner: np.ndarray, image: np.ndarray) -> np.ndarray:
     return stretched.reshape(*image.shape[:2], *partner.shape[2:])  # OpenCV drops a single channel
 
 
-def _owner(dataset: Any, index: int) -> tuple[BaseDataset, int]:
-    """The ``BaseDataset`` behind wrappers that holds an entry, and its index there."""
-    while not isinstance(dataset, BaseDataset):
-        place = dataset._get_ori_dataset_idx(index)
-        dataset, index = (
-            (dataset.datasets[place[0]], place[1]) if isinstance(place, tuple) else (dataset.dataset, place)
-        )
-    return dataset, index
-
-
-def _check_kind(dataset: Any, mixes: bool) -> None:
-    if isinstance(dataset, BaseDataset):
-        if mixes and type(dataset).prepare_data is not BaseDataset.prepare_data:
-            raise TypeError(
-                f'KCDHook: {type(dataset).__name__} prepares its samples in a way of its own, in which images cannot '
-                'be mixed: say mixing=None'
-            )
-        return
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            _check_kind(part, mixes)
-    elif isinstance(dataset, (RepeatDataset, ClassBalancedDataset)):
-        _check_kind(dataset.dataset, mixes)
-    else:
+def _check_kind(owner: Any, mixes: bool) -> None:
+    if not isinstance(owner, BaseDataset):
         raise TypeError(
-            f"KCDHook: the training data is a {type(dataset).__name__}, expected mmengine's BaseDataset, or "
+            f"KCDHook: the training data is a {type(owner).__name__}, expected mmengine's BaseDataset, or "
             'ConcatDataset, RepeatDataset or ClassBalancedDataset of such'
+        )
+    if mixes and type(owner).prepare_data is not BaseDataset.prepare_data:
+        raise TypeError(
+            f'KCDHook: {type(owner).__name__} prepares its samples in a way of its own, in which images cannot '
+            'be mixed: say mixing=None'
         )

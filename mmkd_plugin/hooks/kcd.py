@@ -1,6 +1,5 @@
 """KCD, knowledge condensation distillation: valuing, ranking and condensing the training data while it is used."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,16 +10,19 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from torch.utils.data import BatchSampler, DataLoader
 
-from ..datasets.condensed import CondensedDataset, CondensedSampler, condensed_loader
-from ..valuation import VALUES, ValueTable, condense, keep_counts, rank
-from .kcd_observer import Observer, refuse_mixtures
+from ..datasets.condensed import CondensedDataset, CondensedSampler
+from ..datasets.indexed import IndexedDataset, rewrapped_loader
+from ..options import check_bool, check_number, check_whole
+from ..valuation import RANDOM, VALUES, ValueTable, condense, keep_counts, random_scores, rank
+from .kcd_mixtures import refuse_mixtures, refuse_planned_mixtures
+from .kcd_observer import Observer
+from .kcd_options import check_choice, check_path, check_schedule
 from .kcd_pace import Pace
 from .kcd_recipes import Mixer, RecipeBook
 from .kcd_report import Report
-
-_MIXING = (None, 'convex', 'additive')
-_RANK_OVER = ('all', 'kept')
+from .kcd_resuming import check_data, check_next_round, check_options, check_rounds, fingerprint
 
 
 @HOOKS.register_module()
@@ -42,7 +44,11 @@ class KCDHook(Hook):
     Parameter schedules by epoch stay as they are. Those by iteration keep their shape over the
     epochs: they are stepped faster as epochs shrink, so that an epoch advances them by as many
     iterations as a full one. A loss's own ``schedule`` with ``by_epoch=False`` counts real
-    iterations. With fresh mixing the images that an earlier round mixed are whole again.
+    iterations. With fresh mixing the images that an earlier round mixed are whole again. Where a shorter
+    epoch would end with a batch of a single image, which the full one did not, that image is left out of it.
+
+    A checkpoint tells the data, the options and the rounds that its values belong to; resuming with others
+    is an error. That reads through all annotations once, at the first checkpoint and when resuming.
 
     Args:
         interval: Epochs between two rounds.
@@ -54,13 +60,15 @@ class KCDHook(Hook):
         mixing: ``convex`` (official), ``additive`` (paper) or None.
         cumulative: Mix mixed images further; loading one then costs more images with every round.
         begin: Epochs before values are recorded.
-        value: Name of a function in ``mmkd_plugin.valuation.VALUES``; ``random`` is the control.
+        value: Name of a function in ``mmkd_plugin.valuation.VALUES``. ``random`` is the control: every round
+            ranks anew by chance, and the table records the entropy.
         official_schedule: Count a round after the last epoch.
         logits: The student's classifier, such as ``head.fc``; found out when None.
         table: Write a row for each sample after each round.
 
     Raises:
-        ValueError: If an option is not understood; before training, if no round fits into it.
+        ValueError: If an option is not understood; before training, if no round fits into it, if images are
+            mixed already, or will be; on resuming, if the checkpoint is of other data, options or rounds.
         RuntimeError: Before training: if the model is not distilled or the loop not epoch-based.
         TypeError: Before training: if data set or sampler are of a kind that cannot be condensed.
         FloatingPointError: If a value is not finite; the message names samples.
@@ -85,27 +93,20 @@ class KCDHook(Hook):
         logits: str | None = None,
         table: bool = True,
     ) -> None:
-        if not all(isinstance(n, int) for n in (interval, begin)) or interval < 1 or begin < 0:
-            raise ValueError(
-                f'KCDHook: interval={interval!r}, begin={begin!r} given, expected whole numbers, interval >= 1 and '
-                'begin >= 0'
-            )
-        for name, given, known in (
-            ('mixing', mixing, _MIXING),
-            ('rank_over', rank_over, _RANK_OVER),
-            ('value', value, tuple(VALUES)),
-        ):
-            if given not in known:
-                raise ValueError(f'KCDHook: {name}={given!r} given, expected one of {", ".join(map(repr, known))}')
-        if not 0 <= epsilon_max <= 1 or not 0 <= alpha < math.inf:
-            raise ValueError(
-                f'KCDHook: epsilon_max={epsilon_max}, alpha={alpha} given, expected 0 <= epsilon_max <= 1 and '
-                'alpha >= 0'
-            )
-        self.interval, self.begin, self.official_schedule = interval, begin, official_schedule
-        self.final_ratio, self.keep_schedule, self.rank_over = final_ratio, keep_schedule, rank_over
-        self.alpha, self.epsilon_max, self.mixing, self.cumulative = alpha, epsilon_max, mixing, cumulative
-        self.value, self.logits, self.write_table = value, logits, table
+        self.interval = check_whole(interval, 'KCDHook: interval', 1)
+        self.begin = check_whole(begin, 'KCDHook: begin')
+        self.final_ratio = check_number(final_ratio, 'KCDHook: final_ratio', 0, 1, above=True)
+        self.alpha = check_number(alpha, 'KCDHook: alpha')
+        self.epsilon_max = check_number(epsilon_max, 'KCDHook: epsilon_max', 0, 1)
+        self.keep_schedule = check_schedule(keep_schedule)
+        self.rank_over = check_choice(rank_over, 'rank_over')
+        self.mixing = check_choice(mixing, 'mixing')
+        self.value = check_choice(value, 'value')
+        self.cumulative = check_bool(cumulative, 'KCDHook: cumulative')
+        self.official_schedule = check_bool(official_schedule, 'KCDHook: official_schedule')
+        self.logits = check_path(logits)
+        self.write_table = check_bool(table, 'KCDHook: table')
+        self._options = dict(vars(self))  # these, for checkpoints
         self.active = False
         self.loader: Any = None
         self._loaded: Any = None
@@ -120,20 +121,25 @@ class KCDHook(Hook):
                 f'KCDHook: the training loop is a {type(loop).__name__}, expected EpochBasedTrainLoop '
                 '(train_cfg=dict(by_epoch=True, max_epochs=...)): condensing shortens epochs'
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _student(runner)
         if not hasattr(model, 'distill'):
             raise RuntimeError(
                 f'KCDHook: the model is a {type(model).__name__} without a teacher; use '
                 "model=dict(type='Distilled', ...)"
             )
-        self.observer = Observer(model, self.logits, VALUES[self.value])
+        self.observer = Observer(model, self.logits, VALUES['entropy' if self.value == RANDOM else self.value])
         loader = loop.dataloader
-        if isinstance(loader.dataset, CondensedDataset):
+        # another hook's; the condensed data set carries the index as well
+        plain = loader.dataset.dataset if type(loader.dataset) is IndexedDataset else loader.dataset
+        if isinstance(plain, CondensedDataset):
             raise RuntimeError('KCDHook stands in custom_hooks twice; expected once')
-        refuse_mixtures(model, loader.dataset)
-        dataset = CondensedDataset(loader.dataset, Mixer(self.mixing) if self.mixing else None)
-        self.sampler = CondensedSampler(dataset, getattr(loader.batch_sampler, 'sampler', loader.sampler))
-        self.loader = loop.dataloader = condensed_loader(loader, dataset, self.sampler)
+        dataset = CondensedDataset(plain, Mixer(self.mixing) if self.mixing else None)
+        refuse_mixtures(model, plain)
+        refuse_planned_mixtures(runner.hooks, model, loop.max_epochs)
+        drawn = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+        self.sampler = CondensedSampler(dataset, drawn, _cut_size(loader))
+        self.loader = loop.dataloader = rewrapped_loader(loader, dataset, self.sampler)
+        self._fingerprint: str | None = None
         self.size = len(dataset)
         self.table = ValueTable(self.size)
         self.kept = np.arange(self.size)
@@ -145,12 +151,15 @@ class KCDHook(Hook):
         self.report = Report(runner, dataset, self.write_table)
         self.active = True
         if loop.epoch:  # resumed by hand, before this
-            self._restore()
+            self._restore(runner)
 
     def before_train(self, runner: Any) -> None:
-        """Remove tables that a longer run left in the folder."""
+        """Remove tables that a longer run left in the folder; do the round that a shorter run ended before."""
         if is_main_process():
             self.report.forget(self.round)
+        if self.round < len(self.rounds) and runner.epoch:
+            check_next_round(self.rounds[self.round], runner.epoch)
+            self._condense_where_due(runner, runner.epoch)
 
     def _plan(self, epochs: int) -> list[int]:
         """After how many epochs each round comes."""
@@ -162,6 +171,11 @@ class KCDHook(Hook):
                 'begin + interval < max_epochs'
             )
         return rounds
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Look once in each epoch at what hooks may have switched."""
+        if batch_idx == 0:
+            refuse_mixtures(_student(runner), self.sampler.dataset.dataset, f'at epoch {runner.epoch + 1}, ')
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
@@ -176,8 +190,7 @@ class KCDHook(Hook):
         indices, values = self._gather()
         if len(indices):
             self.table.update(indices, values)
-        if self.round < len(self.rounds) and runner.epoch + 1 == self.rounds[self.round]:
-            self._condense(runner)
+        self._condense_where_due(runner, runner.epoch + 1)
 
     def _gather(self) -> tuple[np.ndarray, np.ndarray]:
         """What all processes saw in this epoch; an entry that several saw, as padding, counts once."""
@@ -186,13 +199,15 @@ class KCDHook(Hook):
         indices, first = np.unique(indices, return_index=True)
         return indices, values[first]
 
-    def _condense(self, runner: Any) -> None:
+    def _condense_where_due(self, runner: Any, epoch: int) -> None:
+        if self.round < len(self.rounds) and epoch == self.rounds[self.round]:
+            self._condense(runner, epoch)
+
+    def _condense(self, runner: Any, epoch: int) -> None:
         keep, previous = self.counts[self.round], len(self.kept)
         if not self.table.count.any():
-            raise RuntimeError(
-                f"KCDHook: no sample has a value after {runner.epoch + 1} epochs; '{self.observer.tap}' gave none"
-            )
-        scores = self.table.scores(self.alpha)
+            raise RuntimeError(f"KCDHook: no sample has a value after {epoch} epochs; '{self.observer.tap}' gave none")
+        scores = self._scores(runner)
         if self.rank_over == 'all':
             order = rank(scores)
         else:
@@ -204,13 +219,19 @@ class KCDHook(Hook):
         self._show()
         self.round += 1
         if is_main_process():
-            self.report.write(self, result, runner.epoch + 1)
+            self.report.write(self, result, epoch)
+
+    def _scores(self, runner: Any) -> np.ndarray:
+        if self.value != RANDOM:
+            return self.table.scores(self.alpha)
+        # with diff_rank_seed each process has a seed of its own
+        return random_scores(self.size, all_gather_object(runner.seed)[0], self.round)
 
     def _show(self) -> None:
         self.sampler.keep(self.kept, self.recipes)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Values, counts, partition."""
+        """Values, counts, partition, and what they belong to."""
         if self.active:
             checkpoint['kcd'] = {
                 'table': self.table.state_dict(),
@@ -219,15 +240,25 @@ class KCDHook(Hook):
                 'rounds': self.rounds[: self.round],
                 'counts': self.counts[: self.round],
                 'saved': self.pace.saved,
+                'options': self._shared_options(),
+                'data': self._data(),
             }
+
+    def _shared_options(self) -> dict[str, Any]:
+        return {**self._options, 'logits': str(self.observer.tap)}
+
+    def _data(self) -> str:
+        """Computed when it is first needed: it reads all annotations."""
+        self._fingerprint = self._fingerprint or fingerprint(self.sampler.dataset.dataset)
+        return self._fingerprint
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Go on where the checkpoint was, on any number of processes."""
         self._loaded = checkpoint.get('kcd')
         if self.active and runner._resume:
-            self._restore()
+            self._restore(runner)
 
-    def _restore(self) -> None:
+    def _restore(self, runner: Any) -> None:
         state = self._loaded
         if state is None:
             raise ValueError(
@@ -235,15 +266,27 @@ class KCDHook(Hook):
                 'without the hook, or start from its weights with load_from'
             )
         self.table.load_state_dict(state['table'])
-        done = len(state['rounds'])
-        if (state['rounds'], state['counts']) != (self.rounds[:done], self.counts[:done]):
-            raise ValueError(
-                f'KCDHook: the checkpoint comes from rounds after the epochs {state["rounds"]}, which kept '
-                f'{state["counts"]}; this run would have had {self.rounds[:done]} and {self.counts[:done]}. Resume '
-                'with the same interval, begin, final_ratio, keep_schedule and max_epochs, or say keep_schedule=[...]'
+        check_rounds(state, self.rounds, self.counts)
+        if 'options' in state:
+            check_options(state['options'], self._shared_options())
+            check_data(state['data'], self._data())
+        else:
+            runner.logger.warning(
+                'KCDHook: the checkpoint to resume from was written by an earlier version, which did not note its data '
+                'and options: they could not be compared. See that they are the same'
             )
         self.kept = state['kept'].cpu().numpy().copy()
         self.recipes.load_state_dict(state['recipes'])
-        self.round, self.pace.saved = done, state['saved']
+        self.round, self.pace.saved = len(state['rounds']), state['saved']
         self._loaded = None
         self._show()
+
+
+def _student(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _cut_size(loader: DataLoader) -> int | None:
+    """How many samples torch cuts into a batch, the last of which may be smaller; None if it does not."""
+    batches = loader.batch_sampler
+    return batches.batch_size if type(batches) is BatchSampler and not batches.drop_last else None

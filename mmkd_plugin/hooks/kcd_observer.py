@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.condensed import INDEX
-from ..detectors import all_branches, box_branch, is_detector
+from ..classifiers import check_reads_logits
+from ..datasets.indexed import INDEX
+from ..detectors import all_branches, box_branch
 from ..taps import Tap, find_module
 
 
@@ -21,13 +22,14 @@ class Observer:
         value: (N, C) logits to (N,).
 
     Raises:
-        ValueError: If the classifier is not there or not found.
+        ValueError: If the classifier is not there or not found, or if this is known to be none.
     """
 
     def __init__(self, model: Any, logits: str | None, value: Callable[[Tensor], Tensor]) -> None:
         self.tap = Tap.parse(logits or find_logits(model))
         find_module(model, self.tap.path, 'student')
         self.branch = box_branch(model, self.tap.path, 'student')
+        check_reads_logits(model, self.tap, self.branch, 'student', 'KCDHook')
         self.value = value
         self.distill = model.distill
         self.distill.observe[self.tap] = self.branch
@@ -92,23 +94,3 @@ def find_logits(model: nn.Module) -> str:
         f'KCDHook: no classifier found in {type(model).__name__}; say '
         "logits='its path' (tools/list_modules.py lists them)"
     )
-
-
-def refuse_mixtures(model: nn.Module, dataset: Any) -> None:
-    """Refuse batches whose images are mixtures already: a value would be credited to the wrong sample.
-
-    Raises:
-        ValueError: If the data preprocessor or a transform mixes images.
-    """
-    augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
-    if augments is not None and not is_detector(model):
-        raise ValueError(
-            "KCDHook: the student's data preprocessor mixes images (batch_augments / train_cfg.augments), so that a "
-            'prediction belongs to no single sample: remove them'
-        )
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if hasattr(transform, 'results_cache'):
-            raise ValueError(
-                f'KCDHook: {type(transform).__name__} mixes images in the pipeline, so that a prediction belongs to no '
-                'single sample: remove it'
-            )

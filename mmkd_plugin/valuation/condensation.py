@@ -32,6 +32,27 @@ def rank(scores: ArrayLike) -> NDArray[np.int64]:
     return order.astype(np.int64, copy=False)
 
 
+def random_scores(size: int, seed: int, round_number: int) -> NDArray[np.float64]:
+    """Scores that mean nothing: condensation to the same budget by chance, the control of any claim about a value.
+
+    They come from a generator of their own, so that training draws what it draws without them. Every round draws
+    anew: a sample that was dropped is kept as easily as any other.
+
+    Args:
+        size: Samples in the training set.
+        seed: The run's, >= 0.
+        round_number: Rounds done before.
+
+    Returns:
+        (size,), uniform in [0, 1).
+
+    Example:
+        >>> [rank(random_scores(5, seed=0, round_number=number)).tolist() for number in (0, 1)]
+        [[4, 0, 1, 2, 3], [3, 0, 2, 1, 4]]
+    """
+    return np.random.default_rng([seed, round_number]).random(size)
+
+
 @dataclass(frozen=True, eq=False)
 class Condensation:
     """A ranked training set in three parts, as :func:`condense` makes it; arrays may be views of its ``order``.

@@ -55,6 +55,6 @@ def keep_counts(size: int, rounds: int, final_ratio: float, schedule: str | Sequ
 
 
 def _decimal(ratio: object, name: str) -> Fraction:
-    if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+    if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio <= 1:
         raise ValueError(f'{name} {ratio!r} given, expected a number above 0 and at most 1')
     return Fraction(str(float(ratio)))

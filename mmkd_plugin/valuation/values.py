@@ -10,6 +10,9 @@ ValueFunction = Callable[[Tensor], Tensor]
 #: By name: logits (N, C) to values (N,). The higher, the more there is to learn from the sample.
 VALUES: dict[str, ValueFunction] = {}
 
+#: The name of no value function: ranking by chance, see :func:`.random_scores`.
+RANDOM = 'random'
+
 
 def register_value(name: str) -> Callable[[ValueFunction], ValueFunction]:
     """Decorator that puts a value function into :data:`VALUES`.
@@ -21,7 +24,7 @@ def register_value(name: str) -> Callable[[ValueFunction], ValueFunction]:
         name: How configs will call it.
 
     Raises:
-        ValueError: If the name is taken by another function.
+        ValueError: If the name is taken.
 
     Example:
         >>> @register_value('doubt')
@@ -32,8 +35,9 @@ def register_value(name: str) -> Callable[[ValueFunction], ValueFunction]:
     """
 
     def register(function: ValueFunction) -> ValueFunction:
-        if VALUES.setdefault(name, function) is not function:
-            raise ValueError(f'the value {name!r} is given twice, expected a new name. Taken are {sorted(VALUES)}')
+        if name == RANDOM or VALUES.setdefault(name, function) is not function:
+            taken = sorted([*VALUES, RANDOM])
+            raise ValueError(f'the value {name!r} is given twice, expected a new name. Taken are {taken}')
         return function
 
     return register
@@ -70,16 +74,3 @@ def entropy(logits: Tensor) -> Tensor:
     p = log_p.exp()
     # p > 0 is false for NaN too, and NaN is then what is added
     return -torch.where(p > 0, p * log_p, p).sum(1).float()
-
-
-@register_value('random')
-def random(logits: Tensor) -> Tensor:
-    """Values that mean nothing: condensation to the same budget by chance, the control of any claim about a value.
-
-    Args:
-        logits: (N, C).
-
-    Returns:
-        (N,) float32, uniform in [0, 1).
-    """
-    return torch.rand(len(logits), device=logits.device)

@@ -17,8 +17,8 @@ from mmengine.dataset import (
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from mmkd_plugin.datasets import Digits
-from mmkd_plugin.datasets.condensed import INDEX, CondensedDataset, CondensedSampler, Recipe, condensed_loader
+from mmkd_plugin.datasets import INDEX, Digits, IndexedDataset, rewrapped_loader
+from mmkd_plugin.datasets.condensed import CondensedDataset, CondensedSampler, Recipe
 from mmkd_plugin.hooks.kcd_recipes import Mixer, _plain, _recipe
 
 pytestmark = pytest.mark.openmmlab
@@ -110,6 +110,17 @@ def test_unknown_kinds_are_refused():
         condensed(digits(pipeline=[]))[Recipe(0)]
 
 
+def test_mixing_in_the_data_set_itself_is_refused():
+    from mmdet.datasets import MultiImageMixDataset
+
+    mixed = MultiImageMixDataset(digits(2), [{'type': 'mmdet.Mosaic'}])
+    nested = ConcatDataset([digits(2)])
+    nested.datasets[0] = mixed
+    for dataset in (mixed, nested):
+        with pytest.raises(TypeError, match='training data is a MultiImageMixDataset'):
+            condensed(dataset)
+
+
 def test_image_that_the_pipeline_refuses_is_not_valued():
     class Refuse:
         def __call__(self, results):
@@ -141,15 +152,16 @@ def test_samples_prepared_in_another_way():
 
 def test_other_attributes_are_the_data_sets():
     data = condensed()
+    assert isinstance(data, IndexedDataset), 'others need not wrap it again'
     assert data.metainfo['classes'] == tuple('0123456789')
     assert data.get_data_info(MIXED)['sample_idx'] == 3
     with pytest.raises(AttributeError):
         data.nothing  # noqa: B018
 
 
-def sampler(kept=None, size=40, shuffle=True, recipe=Recipe):
+def sampler(kept=None, size=40, shuffle=True, recipe=Recipe, **more):
     data = condensed()
-    made = CondensedSampler(data, DefaultSampler(range(size), shuffle, seed=3))
+    made = CondensedSampler(data, DefaultSampler(range(size), shuffle, seed=3), **more)
     if kept is not None:
         made.keep(kept, recipe)
     return made
@@ -180,6 +192,42 @@ def test_kept_points_only_and_shuffled_by_epoch():
     assert tuple(r.point for r in made) == orders[-1], 'the epoch is lost'
 
 
+@pytest.mark.parametrize(
+    ('kept', 'batch_size', 'length'),
+    [
+        (33, 8, 32),
+        (32, 8, 32),
+        (34, 8, 34),
+        (33, None, 33),  # batches are cut by something else
+        (27, 13, 27),  # the full data have a last batch of one too
+        (33, 1, 33),
+        (1, 8, 1),  # nothing else is left
+    ],
+)
+def test_no_last_batch_of_one_where_the_full_data_have_none(kept, batch_size, length):
+    made = sampler(range(kept), batch_size=batch_size)
+    assert len(made) == length
+    left_out = set()
+    for epoch in range(8):
+        made.set_epoch(epoch)
+        drawn = {recipe.point for recipe in made}
+        assert len(drawn) == length
+        left_out |= set(range(kept)) - drawn
+    assert (len(left_out) > 3) == (length < kept), 'the same one each time'
+    made.keep(range(40))
+    assert len(made) == 40
+
+
+def test_no_last_batch_of_one_on_two_processes(monkeypatch):
+    drawn: list[set[int]] = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 2))
+        made = sampler(range(33), batch_size=8)  # 17 for each, one of them as padding
+        assert len(made) == len(list(made)) == 16
+        drawn.append({recipe.point for recipe in made})
+    assert not drawn[0] & drawn[1]
+
+
 def test_other_samplers_are_refused():
     with pytest.raises(TypeError, match='has the sampler InfiniteSampler, expected DefaultSampler'):
         CondensedSampler(condensed(), InfiniteSampler(range(4)))
@@ -198,7 +246,7 @@ def test_workers_see_the_current_partition(workers, persistent):
     )  # fmt: skip
     data = condensed(base)
     made = CondensedSampler(data, loader.sampler)
-    loader = condensed_loader(loader, data, made)
+    loader = rewrapped_loader(loader, data, made)
     assert len(loader) == 10
     assert len({index for batch in loader for index, _ in batch}) == 40
     made.keep([2, 3, 8], lambda i: MIXED if i == 3 else Recipe(i))
@@ -217,7 +265,7 @@ def test_batch_samplers():
     loader = DataLoader(base, batch_sampler=AspectRatioBatchSampler(inner, 2))
     data = CondensedDataset(base, Mixer('convex'))
     made = CondensedSampler(data, inner)
-    loader = condensed_loader(loader, data, made)
+    loader = rewrapped_loader(loader, data, made)
     made.keep([0, 4, 8])
     batch_sampler: Any = loader.batch_sampler
     batches = list(batch_sampler)

@@ -1,7 +1,7 @@
 """KCDHook through the real Runner, on 40 digits."""
 
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_plugin.checkpoint import read_checkpoint
+from mmkd_plugin.datasets import INDEX, IndexedDataset, rewrapped_loader
 from mmkd_plugin.hooks import KCDHook
 from mmkd_plugin.hooks.kcd_observer import _mean_over_rois
 from mmkd_plugin.hooks.kcd_report import Report
-from mmkd_plugin.valuation import VALUES, keep_counts
+from mmkd_plugin.valuation import keep_counts, random_scores, rank
 from tests.end_to_end.helpers import digits_cfg, runner_of
 
 pytestmark = pytest.mark.openmmlab
@@ -86,7 +86,7 @@ class TestRounds:
         logits, batches = [], []
         runner.model.head.fc.register_forward_hook(lambda m, _i, o: logits.append(o.detach()) if m.training else None)
         runner.model.data_preprocessor.register_forward_pre_hook(
-            lambda _m, args: batches.append([s.metainfo['kcd_index'] for s in args[0]['data_samples']])
+            lambda _m, args: batches.append([s.metainfo[INDEX] for s in args[0]['data_samples']])
         )
         runner.train()
         sums: dict[int, list[float]] = {}
@@ -168,66 +168,86 @@ class TestRounds:
         b = trained(config(tmp_path, 'plain', hook=False)).model.state_dict()
         assert all(torch.equal(a[key], b[key]) for key in b)
 
-
-class TestResuming:
-    @pytest.mark.parametrize('epoch', [1, 2, 4])
-    def test_goes_on_exactly(self, tmp_path, epoch):
-        hook = {'cumulative': True}
-        whole = trained(config(tmp_path, 'whole', hook=hook))
-        cfg = config(tmp_path, 'resumed', hook=hook)
-        cfg.resume, cfg.load_from = True, str(tmp_path / 'whole' / f'epoch_{epoch}.pth')
-        resumed = trained(cfg)
-        a, b = hook_of(whole), hook_of(resumed)
-        assert (a.kept.tolist(), a.pace.saved) == (b.kept.tolist(), b.pace.saved)
-        assert [a.recipes(i) for i in range(40)] == [b.recipes(i) for i in range(40)]
-        np.testing.assert_array_equal(a.table.mean, b.table.mean)
-        x, y = whole.model.state_dict(), resumed.model.state_dict()
-        assert all(torch.equal(x[key], y[key]) for key in x)
-        assert resumed.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
-
-    def test_state_is_plain_data(self, tmp_path):
-        trained(config(tmp_path))
-        state = read_checkpoint(str(tmp_path / 'run/epoch_6.pth'))['kcd']
-        assert set(state) == {'table', 'kept', 'recipes', 'rounds', 'counts', 'saved'}
-        assert (state['rounds'], state['counts']) == ([2, 4], [30, 20])
-
-    def test_weights_alone_start_anew(self, tmp_path):
-        trained(config(tmp_path, 'first'))
-        cfg = config(tmp_path, 'second', epochs=3)
-        cfg.load_from = str(tmp_path / 'first/epoch_6.pth')
-        assert hook_of(trained(cfg)).table.count.max() == 3
-
-    def test_checkpoint_without_state(self, tmp_path):
-        trained(config(tmp_path, 'plain', epochs=3, hook=False))
-        cfg = config(tmp_path, 'run')
-        cfg.resume, cfg.load_from = True, str(tmp_path / 'plain/epoch_2.pth')
-        with pytest.raises(ValueError, match='written without KCDHook'):
-            trained(cfg)
-
-    @pytest.mark.parametrize('change', [{'interval': 1}, {'final_ratio': 0.9}, {'begin': 1}])
-    def test_other_rounds(self, tmp_path, change):
-        trained(config(tmp_path, 'first'))
-        cfg = config(tmp_path, 'run', hook=change)
-        cfg.resume, cfg.load_from = True, str(tmp_path / 'first/epoch_4.pth')
-        with pytest.raises(ValueError, match=r'after the epochs \[2, 4\], which kept \[30, 20\]; this run'):
-            trained(cfg)
-
-    def test_by_hand(self, tmp_path):
-        trained(config(tmp_path, 'whole'))
-        runner = runner_of(config(tmp_path, 'resumed'))
-        runner.resume(str(tmp_path / 'whole/epoch_3.pth'))
+    def test_no_last_batch_of_one(self, tmp_path):
+        """33 images are four batches of 8 and one of 1."""
+        runner = runner_of(config(tmp_path, hook={'keep_schedule': [0.825, 0.5]}))
+        lengths, _ = watched(runner)
+        seen: list[list[int]] = []
+        runner.model.data_preprocessor.register_forward_pre_hook(
+            lambda _m, args: seen.append([s.metainfo[INDEX] for s in args[0]['data_samples']])
+        )
         runner.train()
-        # the weights are another matter: mmengine initialises them once more
-        assert hook_of(runner).round == 2
-        assert hook_of(runner).table.count.max() == 6
-        assert runner.iter == runner.max_iters
+        assert hook_of(runner).counts == [33, 20]
+        assert lengths == [5, 5, 4, 4, 3, 3]
+        assert runner.iter == runner.max_iters == 24
+        assert hook_of(runner).pace.saved == 6
+        assert 1 not in map(len, seen)
+        third, fourth = (list(chain(*seen[end - 4 : end])) for end in (-10, -6))
+        assert len(third) == len(fourth) == 32
+        assert set(third) != set(fourth), 'the same image is left out each time'
 
-    def test_other_data(self, tmp_path):
-        trained(config(tmp_path, 'first'))
-        cfg = config(tmp_path, 'run', **{'train_dataloader.dataset.per_class': 5})
-        cfg.resume, cfg.load_from = True, str(tmp_path / 'first/epoch_2.pth')
-        with pytest.raises(ValueError, match='40'):
-            trained(cfg)
+    def test_a_last_batch_of_one_that_was_there_before(self, tmp_path):
+        """40 images are three batches of 13 and one of 1, 27 are two and one."""
+        cfg = config(tmp_path, hook={'keep_schedule': [27 / 40, 0.5]}, **{'train_dataloader.batch_size': 13})
+        lengths, _ = watched(runner := runner_of(cfg))
+        runner.train()
+        assert lengths == [4, 4, 3, 3, 2, 2]
+
+
+class TestChance:
+    CHANCE = {'value': 'random'}
+
+    def test_training_draws_what_it_draws_without(self, tmp_path):
+        plain = trained(config(tmp_path, 'plain', hook=False))
+        state = torch.get_rng_state()
+        other = trained(config(tmp_path, hook={'final_ratio': 1.0, **self.CHANCE}))
+        assert torch.equal(torch.get_rng_state(), state)
+        a, b = plain.model.state_dict(), other.model.state_dict()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+    def test_every_round_draws_anew_and_the_table_has_entropies(self, tmp_path, monkeypatch):
+        kept = []
+        monkeypatch.setattr(Report, 'write', lambda _, hook, result, epoch: kept.append(hook.kept.tolist()))
+        table = hook_of(trained(config(tmp_path, epochs=6, hook=self.CHANCE))).table
+        expected = [sorted(rank(random_scores(40, 3, i))[:keep].tolist()) for i, keep in enumerate((30, 20))]
+        assert kept == expected
+        assert not set(kept[1]) < set(kept[0]), 'nothing returned'
+        chance, entropy = (
+            hook_of(trained(config(tmp_path, name, 2 + 1, {'final_ratio': 1.0, 'value': name}))).table
+            for name in ('random', 'entropy')
+        )
+        np.testing.assert_array_equal(chance.mean, entropy.mean)
+        assert table.mean.max() > 1, 'entropies of ten classes'
+
+    def test_the_same_on_processes_with_other_seeds(self, tmp_path, monkeypatch):
+        runner = runner_of(config(tmp_path, hook=self.CHANCE))
+        hook = hook_of(runner)
+        hook.size, hook.round = 40, 1
+        monkeypatch.setattr('mmkd_plugin.hooks.kcd.all_gather_object', lambda own: [8, own])
+        np.testing.assert_array_equal(hook._scores(runner), random_scores(40, 8, 1))
+
+
+class Index(Hook):
+    """Another hook that wants to know samples."""
+
+    priority = 'HIGH'
+
+    def before_run(self, runner):
+        loader = runner.train_loop.dataloader
+        runner.train_loop.dataloader = rewrapped_loader(loader, IndexedDataset(loader.dataset))
+
+
+def test_data_that_carry_an_index_already(tmp_path):
+    plain = trained(config(tmp_path, 'plain'))
+    runner = runner_of(config(tmp_path))
+    runner.register_hook(Index())
+    runner.train()
+    dataset = runner.train_dataloader.dataset
+    assert isinstance(dataset, IndexedDataset)
+    assert type(dataset.dataset).__name__ == 'Digits'
+    assert hook_of(runner).kept.tolist() == hook_of(plain).kept.tolist()
+    a, b = plain.model.state_dict(), runner.model.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 class TestProcesses:
@@ -242,80 +262,6 @@ class TestProcesses:
         gathered = hook._gather()
         np.testing.assert_array_equal(gathered[0], indices)
         np.testing.assert_array_equal(gathered[1], values)
-
-
-class TestMistakes:
-    @pytest.mark.parametrize(
-        ('options', 'match'),
-        [
-            ({'interval': 0}, 'interval=0, begin=0 given'),
-            ({'interval': 2.5}, r'interval=2\.5'),
-            ({'mixing': 'cutmix'}, r"mixing='cutmix' given, expected one of None, 'convex', 'additive'"),
-            ({'rank_over': 'some'}, "rank_over='some' given"),
-            ({'value': 'age'}, r"value='age' given, expected one of 'entropy'"),
-            ({'epsilon_max': 1.5}, r'epsilon_max=1\.5'),
-            ({'alpha': -1}, 'alpha=-1'),
-        ],
-    )
-    def test_told_when_built(self, options, match):
-        with pytest.raises(ValueError, match=match):
-            KCDHook(**options)
-
-    @pytest.mark.parametrize(
-        ('change', 'error', 'match'),
-        [
-            ({'custom_hooks.1.interval': 6}, ValueError, 'leave no round in 6 epochs'),
-            ({'custom_hooks.1.final_ratio': 0.0}, ValueError, 'ratio'),
-            ({'custom_hooks.1.logits': 'head.fx'}, ValueError, "no module 'head.fx'"),
-            ({'train_dataloader.sampler': {'type': 'InfiniteSampler'}}, TypeError, 'has the sampler InfiniteSampler'),
-            ({'train_cfg': {'type': 'IterBasedTrainLoop', 'max_iters': 9}}, RuntimeError, 'is a IterBasedTrainLoop'),
-            ({'custom_hooks.1.logits': 'backbone.layer4'}, ValueError, 'expected'),
-        ],
-    )
-    def test_told_before_training(self, tmp_path, change, error, match):
-        cfg = config(tmp_path)
-        if 'train_cfg' in change:
-            cfg.train_cfg, cfg.param_scheduler = change.pop('train_cfg'), []
-        cfg.merge_from_dict(change)
-        with pytest.raises(error, match=match):
-            trained(cfg)
-
-    def test_mixed_batches(self, tmp_path):
-        cfg = config(tmp_path)
-        cfg.model.train_cfg = {'augments': {'type': 'Mixup', 'alpha': 0.8}}
-        with pytest.raises(ValueError, match='data preprocessor mixes images'):
-            trained(cfg)
-
-    def test_batches_larger_than_what_is_kept(self, tmp_path):
-        cfg = config(tmp_path, **{'train_dataloader.batch_size': 32})
-        cfg.train_dataloader.drop_last = True
-        with pytest.raises(ValueError, match='an epoch of 30 kept samples has no whole batch'):
-            trained(cfg)
-
-    def test_twice(self, tmp_path):
-        cfg = config(tmp_path)
-        cfg.custom_hooks = [HOOK, HOOK]
-        with pytest.raises(RuntimeError, match='twice'):
-            trained(cfg)
-
-    def test_classifier_that_does_not_run(self, tmp_path):
-        cfg = config(tmp_path, hook={'logits': 'head.aux'})
-        runner = runner_of(cfg)
-        runner.model.head.aux = torch.nn.Linear(2, 2)
-        with pytest.raises(RuntimeError, match=r"did not run 'head.aux'"):
-            runner.train()
-
-    def test_plain_model(self, tmp_path):
-        cfg = digits_cfg(tmp_path, 4, 'digits/resnet_student.py')
-        cfg.custom_hooks = [HOOK]
-        with pytest.raises(RuntimeError, match='is a ImageClassifier without a teacher'):
-            trained(cfg)
-
-    def test_nan_names_the_sample(self, tmp_path, monkeypatch):
-        entropy = VALUES['entropy']
-        monkeypatch.setitem(VALUES, 'entropy', lambda z: torch.where(torch.arange(len(z)) == 2, torch.nan, entropy(z)))
-        with pytest.raises(FloatingPointError, match='sample'):
-            trained(config(tmp_path))
 
 
 def test_testing_after_training_on_the_same_runner(tmp_path):

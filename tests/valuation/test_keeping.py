@@ -86,7 +86,7 @@ def test_nothing_is_dropped(schedule):
     assert keep_counts(7, 2, 1.0, schedule) == [7, 7]
 
 
-@pytest.mark.parametrize('ratio', [0, -0.1, 1.01, nan, '0.7', None])
+@pytest.mark.parametrize('ratio', [0, -0.1, 1.01, nan, '0.7', None, True])
 def test_bad_ratios(ratio):
     with pytest.raises(ValueError, match=r'final_ratio .* expected a number above 0 and at most 1'):
         keep_counts(10, 2, ratio)

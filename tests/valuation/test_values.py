@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkd_plugin import valuation
-from mmkd_plugin.valuation import VALUES, entropy, register_value
+from mmkd_plugin.valuation import RANDOM, VALUES, entropy, register_value
 
 # float32 against float64
 TOLERANCE: dict[str, Any] = {'rel': 1e-5, 'abs': 1e-6}
@@ -73,8 +73,14 @@ def test_registering(monkeypatch):
     assert register_value('entropy')(entropy) is entropy  # a module that is loaded twice
     margin = register_value('margin')(lambda logits: logits[:, 0])
     assert names == {'entropy': entropy, 'margin': margin}
-    with pytest.raises(ValueError, match=r"'entropy' is given twice.*\['entropy', 'margin'\]"):
+    with pytest.raises(ValueError, match=r"'entropy' is given twice.*\['entropy', 'margin', 'random'\]"):
         register_value('entropy')(lambda logits: logits[:, 0])
+
+
+def test_chance_is_no_value():
+    assert RANDOM not in VALUES
+    with pytest.raises(ValueError, match="'random' is given twice"):
+        register_value(RANDOM)(entropy)
 
 
 def test_the_room_knows_numpy_and_torch_only():
