@@ -115,13 +115,12 @@ class Phases:
 
     def _release(self, optimizer: Optimizer) -> None:
         pending = self._pending or {}
-        for group in optimizer.param_groups:
-            for parameter in group['params']:
-                if pending.pop(id(parameter), None) is not None:
-                    parameter.grad = None
-        if not pending:
-            self._pending = None
-            _MARKED.discard(self)
+        if pending and not any(id(p) in pending for group in optimizer.param_groups for p in group['params']):
+            return  # somebody else's
+        for parameter in pending.values():
+            parameter.grad = None
+        self._pending = None
+        _MARKED.discard(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Phases':
         return Phases()

@@ -128,6 +128,18 @@ def test_steps_of_another_optimizer_change_nothing():
     assert weight.grad is None
 
 
+def test_an_optimizer_of_a_part_of_the_model():
+    """What it does not hold does not stand in the way of the rest."""
+    model = student_of(HINT, task_loss={'schedule': {'begin': 2}})
+    optimizer = torch.optim.SGD([*model.backbone.parameters()], **SGD)  # and not the head
+    before = copy.deepcopy(model.backbone.layer4.state_dict())
+    for step in range(2):
+        for parameter in model.backbone.layer4.parameters():
+            parameter.grad = torch.ones_like(parameter)  # as another phase may have left
+        run(model, optimizer, {}, 1, first=step)
+    torch.testing.assert_close(model.backbone.layer4.state_dict(), before, rtol=0, atol=0)
+
+
 def test_nothing_that_trains_is_an_error():
     model = student_of(KD, task_loss={'loss_weight': 0.0})
     model.distill.losses['loss_kd'][0].loss_weight = 0.0
