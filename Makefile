@@ -5,12 +5,14 @@
 #   ENV=active              the active environment and its own torch, instead of .venv
 #   PYTHON=python3.11       the interpreter to make the environment with (3.10 to 3.12)
 #   TESTS=tests/losses      what to test; PYTEST_ARGS="-k kd -x" goes to pytest
+#   WORKERS=4               how many processes test (default: 2; 0 for this one, as debuggers want)
 
 STACK ?= onedl
 TORCH ?=
 ENV ?= .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)$(if $(TORCH),-$(TORCH))
 TESTS ?= tests
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 # The first that runs and is of a version that the packages support: a pyenv shim may be there and fail.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10; do \
@@ -34,10 +36,10 @@ demo: env  ## train a small student on real digits, distil it, and compare
 	$(PY) tools/demo.py
 
 test: env  ## run the tests
-	$(PY) -m pytest $(TESTS) $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(TESTS) $(PYTEST_ARGS)
 
 check: lint  ## what CI runs: lint, and the tests with the doctests
-	$(PY) -m pytest --doctest-modules mmkd_plugin $(TESTS) $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --doctest-modules mmkd_plugin $(TESTS) $(PYTEST_ARGS)
 
 lint: env  ## ruff and mypy
 	$(PY) -m ruff check .
