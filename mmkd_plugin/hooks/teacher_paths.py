@@ -37,6 +37,8 @@ def check_paths(model: Any, loader: Any) -> None:
         if batch is None:
             return
         made = model.data_preprocessor(copy.deepcopy(batch), training=False)
+        if not isinstance(made, dict) or not isinstance(made.get('inputs'), Tensor):  # a model of another kind
+            return
         sizes = model.distill.sizes.of(made['inputs'], made.get('data_samples'))
         for teacher in model.distill.teachers.values():
             own = getattr(teacher.model, 'data_preprocessor', None)

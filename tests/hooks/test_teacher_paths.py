@@ -123,3 +123,17 @@ def test_samples_are_drawn_without_a_trace():
     check_paths(model, loader)
     assert loader.pipeline == []
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_models_of_another_kind_are_left_alone():
+    from tests.test_distilled import Toy
+
+    class Pairs(Loader):
+        def __getitem__(self, index):
+            return torch.randn(3, 16, 16), index
+
+        def collate_fn(self, samples):
+            return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
+
+    losses = {'loss_kd': {'type': 'KDLoss', 'on': 'net.3'}}
+    check_paths(distill(Toy(), losses, teacher=Toy(), input_shape=(3, 16, 16)), Pairs())
