@@ -1,6 +1,7 @@
 """What is off is untouched, bit for bit: parameters, optimizer states, running statistics."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.test_distillation import set_progress
 
 LATER = {'schedule': {'begin': 3}}
 HINT = {'loss_hint': {'type': 'FitNetLoss', 'on': 'backbone.layer2', 'loss_weight': 1.0}}
-SGD = {'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.1}
+SGD: dict[str, Any] = {'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.1}
 OPTIMIZERS = [(torch.optim.SGD, SGD), (torch.optim.AdamW, {'lr': 0.01, 'weight_decay': 0.1})]
 WRAPPERS = [{}, {'clip_grad': {'max_norm': 0.5}}, {'accumulative_counts': 2}]
 
