@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.losses import FitNetLoss, fitnet_loss
+from mmkd_plugin.losses.norms import ConnectorNorm1d, ConnectorNorm2d
 
 from . import naive_features as naive
 from .naive_features import normal
@@ -117,7 +118,7 @@ def test_regressor_meets_the_teacher(student, teacher, kind, kernel, stride, pad
     assert (first.in_channels, first.out_channels) == (student[1], teacher[1])
     assert (first.kernel_size, first.stride, first.padding) == (kernel, stride, padding)
     assert (first.bias is not None) == (regressor == 'conv')
-    expected = {'conv_bn_relu': [nn.BatchNorm2d, nn.ReLU], 'conv_bn': [nn.BatchNorm2d], 'conv': []}[regressor]
+    expected = {'conv_bn_relu': [ConnectorNorm2d, nn.ReLU], 'conv_bn': [ConnectorNorm2d], 'conv': []}[regressor]
     assert [type(layer) for layer in rest] == expected
 
 
@@ -127,7 +128,7 @@ def test_regressor_of_vectors_is_linear(regressor):
     assert type(first) is nn.Linear
     assert (first.in_features, first.out_features) == (4, 6)
     assert (first.bias is not None) == (regressor == 'conv')
-    expected = {'conv_bn_relu': [nn.BatchNorm1d, nn.ReLU], 'conv_bn': [nn.BatchNorm1d], 'conv': []}[regressor]
+    expected = {'conv_bn_relu': [ConnectorNorm1d, nn.ReLU], 'conv_bn': [ConnectorNorm1d], 'conv': []}[regressor]
     assert [type(layer) for layer in rest] == expected
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.losses import ReviewKDLoss, hcl_loss
+from mmkd_plugin.losses.norms import ConnectorNorm2d
 
 from . import naive_features as naive
 from .naive_features import normal
@@ -231,11 +232,11 @@ def test_learnable_parts():
     for fusion, student, teacher in zip(fusions, *PYRAMID, strict=True):
         conv, norm = fusion.project
         assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.bias) == (student[1], 6, (1, 1), None)
-        assert (type(norm), norm.num_features) == (nn.BatchNorm2d, 6)
+        assert (type(norm), norm.num_features) == (ConnectorNorm2d, 6)
         conv, norm = fusion.out
         assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.bias) == (6, teacher[1], (3, 3), None)
         assert conv.padding == (1, 1)
-        assert (type(norm), norm.num_features) == (nn.BatchNorm2d, teacher[1])
+        assert (type(norm), norm.num_features) == (ConnectorNorm2d, teacher[1])
     for fusion in fusions[:-1]:
         assert (fusion.gate.in_channels, fusion.gate.out_channels, fusion.gate.kernel_size) == (12, 2, (1, 1))
         assert fusion.gate.bias is not None
