@@ -59,14 +59,17 @@ def _check_classifier(head: nn.Module, tap: Tap, model: nn.Module, side: str, wh
             f"{who} takes a softmax over classes, and those of the {side}'s {type(head).__name__} do not exclude each "
             'other; use a feature loss'
         )
-    inside = f'{tap.path}.'.startswith('head.')
-    if not inside and any(True for _ in head.parameters()):
-        raise ValueError(
-            f"{who} compares class scores, and '{tap}' of the {side} lies before the classifier ({type(head).__name__} "
-            "in 'head'): tap that, such as 'head.fc'; tools/list_modules.py lists the modules"
-        )
     module, classes = find_module(model, tap.path, side), getattr(head, 'num_classes', None)
-    if isinstance(module, nn.Linear) and not tap.of_input and classes and module.out_features != classes:
+    scores = any(isinstance(m, nn.Linear) and m.out_features == classes for m in module.modules())
+    if not f'{tap.path}.'.startswith('head.') and any(True for _ in head.parameters()):
+        if not scores and f'{tap.path}.'.startswith(('backbone.', 'neck.')):
+            raise ValueError(
+                f"{who} compares class scores, and '{tap}' of the {side} lies before the classifier "
+                f"({type(head).__name__} in 'head'): tap that, such as 'head.fc'; tools/list_modules.py lists modules"
+            )
+        if not scores:
+            _warn(f"{who} compares class scores, and nobody knows whether '{tap}' of the {side} reads some")
+    elif isinstance(module, nn.Linear) and not tap.of_input and classes and module.out_features != classes:
         raise ValueError(
             f"{who} compares class scores, and '{tap}' of the {side} reads {module.out_features} values for {classes} "
             'classes: tap the classifier itself'

@@ -46,8 +46,8 @@ def sample_idx(data_samples: Any, device: torch.device) -> Tensor:
         ValueError: If the data samples do not carry it.
     """
     _check_samples(data_samples, 'sample_idx')
-    indices = [sample.metainfo.get(INDEX, -1) for sample in data_samples]
-    if max(indices) < 0:
+    indices = [sample.metainfo.get(INDEX) for sample in data_samples]
+    if None in indices:
         raise ValueError(
             "sample_idx is needed, and this batch has none: add dict(type='DistillHook') to custom_hooks, which gives "
             "each sample its own (tools/train.py adds it; mmengine's sample_idx repeats under ConcatDataset)"

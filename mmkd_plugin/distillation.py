@@ -66,6 +66,8 @@ class Distillation(nn.Module):
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Region] = {}
+        #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
+        self.iteration_based = False
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.sizes = SizesBeforePadding(student)
@@ -209,7 +211,8 @@ class Distillation(nn.Module):
         if weightless:
             print_log(f'{weightless} have loss_weight=0: they are off', 'current', logging.WARNING)
         schedules = self._schedules() if self.task_weight else self._schedules()[:-1]
-        check_schedules([pair for pair in schedules if pair[0] not in weightless], epochs, iterations)
+        schedules = [pair for pair in schedules if pair[0] not in weightless]
+        check_schedules(schedules, epochs, iterations, self.iteration_based)
 
     def _schedules(self) -> list[tuple[str, Schedule]]:
         """By name, those of all losses; the student's own are 'task'."""

@@ -77,7 +77,7 @@ def _occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
         SystemExit: If another run is using it.
     """
     ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    if int(next((os.environ[name] for name in ranks if name in os.environ), 0)):
+    if next((os.environ[name] for name in ranks if os.environ.get(name)), '0') != '0':
         return nullcontext()
     path = Path(work_dir) / '.running'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,10 @@ class Phases:
     def find(
         self, student: nn.Module, phase: Any, values: list[Tensor], nodes: dict[nn.Module, list[Any]], keep: bool = True
     ) -> Off:
-        """What is off while the student's own losses are, read once for each phase off the autograd graph.
+        """What is off while the student's own losses are, read off the autograd graph.
+
+        In each step anew, because a network may leave parts out now and then; where processes train together once for
+        each phase, because all must leave out the same, and torch's reducer wants a graph that stays the same anyway.
 
         Args:
             student: With all that is trained, losses with learnable parts too.
@@ -84,7 +87,7 @@ class Phases:
                 [p for p in student.parameters() if p.requires_grad and id(p) not in reached],
                 [module for module, own in nodes.items() if own and graph.isdisjoint(own)],
             )
-            if keep:
+            if keep and _train_together():
                 self._known[phase] = off
         with torch.no_grad():
             for module in off.modules:
@@ -109,7 +112,7 @@ class Phases:
         _listen()
         _MARKED.add(self)
         without = [*left.values(), *unused]
-        if not without or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        if not without or not _train_together():
             return None
         return torch.stack([p.flatten()[:1].float().sum() for p in without]).sum() * 0.0
 
@@ -142,6 +145,10 @@ def _listen() -> None:
 def _before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     for phases in list(_MARKED):
         phases._release(optimizer)
+
+
+def _train_together() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _modules_with_buffers(student: nn.Module) -> list[nn.Module]:

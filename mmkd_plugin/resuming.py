@@ -12,6 +12,8 @@ from mmengine.logging import MessageHub, print_log
 from torch import Tensor
 
 KEY = 'distill'
+#: Records of this process, which did not come from a checkpoint.
+_WRITTEN: list[dict[str, Any]] = []
 
 
 def record_of(distillation: Any) -> dict[str, Any]:
@@ -30,7 +32,8 @@ def compare_with_resumed(distillation: Any) -> None:
     """
     hub = MessageHub.get_current_instance()
     now = record_of(distillation)
-    if (before := hub.runtime_info.get(KEY)) is not None:
+    before = hub.runtime_info.get(KEY)
+    if before is not None and not any(before is record for record in _WRITTEN):
         _compare_learnable(before['learnable'], now['learnable'])
         for name, fingerprint in now['teachers'].items():
             if name in before['teachers'] and before['teachers'][name] != fingerprint:
@@ -39,6 +42,7 @@ def compare_with_resumed(distillation: Any) -> None:
                 )
                 print_log(text, 'current', logging.WARNING)
     hub.update_info(KEY, now)
+    _WRITTEN.append(now)
 
 
 def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) -> None:
@@ -81,7 +85,8 @@ def _names(parts: list[Any]) -> str:
     return ', '.join(f'{name} {shape}' for name, shape in parts[:6]) + (' ...' if len(parts) > 6 else '') or 'none'
 
 
-def fingerprint(state: Mapping[str, Tensor]) -> str:
+def fingerprint(state: Mapping[str, Any]) -> str:
     """A short text that is another one for other weights."""
-    total = sum(float(value.double().sum()) * (index + 1) for index, value in enumerate(state.values()))
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    total = sum(float(value.double().sum()) * (index + 1) for index, value in enumerate(tensors))
     return f'{len(state)}:{total:.10g}'

@@ -61,26 +61,29 @@ class Schedule:
         return min((t - self.begin + 1) / self.warmup, 1.0) if self.warmup else 1.0
 
 
-def check_schedules(schedules: Sequence[tuple[str, Schedule]], epochs: int, iterations: int | None) -> None:
+def check_schedules(
+    schedules: Sequence[tuple[str, Schedule]], epochs: int, iterations: int | None, iteration_based: bool = False
+) -> None:
     """Whether a run is long enough for its schedules.
 
     Args:
         schedules: With the names of the losses.
         epochs: Of the run. To mmengine an iteration-based run is one epoch.
         iterations: Of the run, if known.
+        iteration_based: Whether the run is known to be that.
 
     Raises:
-        ValueError: If a loss would never begin, if a schedule counts epochs in a run of one, or if at some time every
-            loss is off.
+        ValueError: If a loss would never begin, if a schedule counts epochs in an iteration-based run, or if at some
+            time every loss is off.
     """
     for name, schedule in schedules:
         length = epochs if schedule.by_epoch else iterations
         if schedule.constant or length is None:
             continue
-        if schedule.by_epoch and epochs == 1:
+        if schedule.by_epoch and iteration_based:
             raise ValueError(
-                f'the {name} loss has a schedule that counts epochs, and this run has one (to mmengine an '
-                'iteration-based run is one epoch): count iterations, with by_epoch=False in the schedule'
+                f'the {name} loss has a schedule that counts epochs, and this run is iteration-based, one epoch to '
+                'mmengine: count iterations, with by_epoch=False in the schedule'
             )
         if schedule.begin >= length:
             raise ValueError(
@@ -88,6 +91,8 @@ def check_schedules(schedules: Sequence[tuple[str, Schedule]], epochs: int, iter
             )
         if schedule.begin + schedule.warmup > length:
             text = f'the {name} loss warms up over {schedule.warmup} {schedule.unit}s, and this run has {length}'
+            if schedule.by_epoch and epochs == 1:
+                text += '. If it is iteration-based, count iterations, with by_epoch=False in the schedule'
             print_log(text, 'current', logging.WARNING)
     for by_epoch, length in ((True, epochs), (False, iterations)):
         counting = [schedule for _, schedule in schedules if schedule.constant or schedule.by_epoch == by_epoch]

@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from mmkd_plugin import classifiers, distill
+from mmkd_plugin.taps import Tap
 from tests.conftest import DKD, KD, build, student_cfg
 from tests.detection import LOGITS, detector, faster_rcnn_cfg
 from tests.test_distilled import Toy
@@ -43,6 +44,19 @@ class TestClassifiers:
         cfg['head'] = {'type': 'MultiLabelLinearClsHead', 'num_classes': 10, 'in_channels': 32}
         with pytest.raises(ValueError, match="the student's MultiLabelLinearClsHead do not exclude each other"):
             distill(build(cfg), {'loss_x': loss}, teacher=teacher)
+
+
+def test_a_classifier_beside_the_head(teacher, said):
+    """An early exit, or a model of one's own with a projection as its `head`."""
+    student = build(student_cfg())
+    student.exit = nn.Sequential(nn.Linear(32, 10))
+    student.backbone.exit = nn.Linear(32, 10)
+    for tap in ('exit', 'exit.0', 'backbone.exit'):
+        classifiers.check_reads_logits(student, Tap.parse(tap), None, 'student', 'x')
+    assert not said
+    student.exit = nn.Linear(32, 12)
+    classifiers.check_reads_logits(student, Tap.parse('exit'), None, 'student', 'x')
+    assert 'nobody knows' in said[0]
 
 
 def test_sigmoid_losses_are_said(teacher, said):

@@ -351,7 +351,7 @@ class TestMistakes:
 
     def test_boxes_are_no_classes(self):
         losses = {'loss_dkd': {**DKD['loss_dkd'], 'on': 'roi_head.bbox_head.fc_reg'}}
-        with pytest.raises(ValueError, match=r"fc_reg' is no classifier: on='roi_head.bbox_head.fc_cls'"):
+        with pytest.raises(ValueError, match=r"fc_reg' of the student reads none: on='roi_head.bbox_head.fc_cls'"):
             distill(detector(faster_rcnn_cfg()), losses, teacher=detector(faster_rcnn_cfg(), 1))
 
     def test_head_that_takes_optional_features(self, monkeypatch):

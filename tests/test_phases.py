@@ -1,6 +1,7 @@
 """What is off is untouched, bit for bit: parameters, optimizer states, running statistics."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,6 +128,23 @@ def test_steps_of_another_optimizer_change_nothing():
     assert weight.grad is not None
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert weight.grad is None
+
+
+def test_a_branch_that_is_skipped_now_and_then_learns_when_it_runs():
+    """Layers that drop out: what the first step does not reach, a later one may."""
+    model = student_of({'loss_kd': KD['loss_kd']}, task_loss={'loss_weight': 0.0})
+    model.backbone.layer4[1].forward_once = model.backbone.layer4[1].forward
+    runs = iter([False, True, False, True])
+    block = model.backbone.layer4[1]
+    block.forward = lambda x: block.forward_once(x) if next(runs) else x
+    optimizer, weights = None, [block.conv1.weight.clone()]
+    statistics = [block.bn1.running_mean.clone()]
+    for step in range(4):
+        optimizer = run(model, optimizer or OPTIMIZERS[0], {}, 1, first=step)
+        weights.append(block.conv1.weight.detach().clone())
+        statistics.append(block.bn1.running_mean.clone())
+    for values in (weights, statistics):
+        assert [not torch.equal(a, b) for a, b in pairwise(values)] == [False, True, False, True]
 
 
 def test_an_optimizer_of_a_part_of_the_model():

@@ -48,14 +48,28 @@ ALWAYS = ('task', Schedule())
     [
         (Schedule(begin=3), 3, 30, r'loss_a loss begins at epoch 3 \(from 0\), and this run has 3'),
         (Schedule(begin=30, by_epoch=False), 3, 30, r'begins at iteration 30 \(from 0\), and this run has 30'),
-        (Schedule(begin=1), 1, 30, 'counts epochs, and this run has one.*by_epoch=False'),
-        (Schedule(warmup=20), 1, 30, 'counts epochs, and this run has one'),
-        (Schedule(end=30), 1, 90, 'counts epochs, and this run has one'),
+        (Schedule(begin=1), 1, 30, r'begins at epoch 1 \(from 0\), and this run has 1'),
     ],
 )
 def test_a_schedule_that_never_counts(schedule, epochs, iterations, match):
     with pytest.raises(ValueError, match=match):
         check_schedules([('loss_a', schedule), ALWAYS], epochs, iterations)
+
+
+@pytest.mark.parametrize('schedule', [Schedule(begin=1), Schedule(warmup=20), Schedule(end=30)])
+def test_epochs_in_an_iteration_based_run(schedule):
+    with pytest.raises(ValueError, match=r'counts epochs, and this run is iteration-based.*by_epoch=False'):
+        check_schedules([('loss_a', schedule), ALWAYS], 1, 90, iteration_based=True)
+    check_schedules([('loss_a', Schedule(begin=1, by_epoch=False)), ALWAYS], 1, 90, iteration_based=True)
+
+
+def test_a_short_try_of_a_long_recipe_goes_on_with_a_word(monkeypatch):
+    from mmkd_plugin import schedule
+
+    said: list[str] = []
+    monkeypatch.setattr(schedule, 'print_log', lambda text, *_: said.append(text))
+    check_schedules([('loss_a', Schedule(warmup=20)), ALWAYS], 1, 90)
+    assert 'warms up over 20 epochs, and this run has 1. If it is iteration-based, count iterations' in said[0]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ class IndexedDataset(Dataset):
     """Any data set; entry i carries i in the metainfo of its data sample (:data:`INDEX`).
 
     mmengine's own ``sample_idx`` counts in the innermost data set, so that under ``ConcatDataset``,
-    ``RepeatDataset`` or ``ClassBalancedDataset`` several entries share one. An image that the pipeline
-    of a ``BaseDataset`` refuses, and in whose place mmengine draws another, carries no index.
+    ``RepeatDataset`` or ``ClassBalancedDataset`` several entries share one. Where the pipeline of a
+    ``BaseDataset`` refuses an image, what mmengine draws in its place carries -1.
 
     All other attributes are those of the data set, to read and to set.
 
@@ -74,10 +74,10 @@ class IndexedDataset(Dataset):
         return results
 
     def _indexed(self, results: Any, index: int) -> Any:
-        """What was prepared, with its index; what mmengine takes instead of a refused image, without."""
+        """What was prepared, with its index; what mmengine takes instead of a refused image, with -1."""
         owner = find_owner(self.dataset, index)[0]
         if results is None and isinstance(owner, BaseDataset):
-            return self.dataset[index]
+            results, index = self.dataset[index], -1
         sample = _data_sample(results)
         if sample is None:
             raise TypeError(

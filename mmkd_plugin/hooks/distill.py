@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
 from ..resuming import compare_with_checkpoint
@@ -41,6 +42,11 @@ class DistillHook(Hook):
             loop.dataloader = rewrapped_loader(loader, IndexedDataset(loader.dataset))
             if hasattr(loop, 'dataloader_iterator'):  # an iteration-based loop has begun to read
                 loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+
+    def before_train(self, runner: Any) -> None:
+        """Tell what kind of run this is."""
+        if (distillation := distillation_of(runner)) is not None:
+            distillation.iteration_based = isinstance(runner.train_loop, IterBasedTrainLoop)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
         """Compare, if this is to resume."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class TeacherEvalHook(DistillHook):
 
     def before_train(self, runner: Any) -> None:
         """Evaluate, log, and compare with ``at_least``."""
+        super().before_train(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'distill'):
             raise RuntimeError(
@@ -64,7 +66,7 @@ class TeacherEvalHook(DistillHook):
         loop = runner.val_loop
         classes = (getattr(loop.dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for name, teacher in model.distill.teachers.items():
-            self._compare_classes(runner, name, teacher.classes, classes)
+            self._compare_classes(runner, name, teacher.classes, classes, model.distill.configured)
             if not isinstance(teacher.model, BaseModel):
                 runner.logger.warning(
                     f'TeacherEvalHook: {name} is a {type(teacher.model).__name__}, which has no '
@@ -77,7 +79,8 @@ class TeacherEvalHook(DistillHook):
                     loop.evaluator.process(data_samples=outputs, data_batch=batch)
                 metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
             self._check(name, metrics)
-            self.metrics.update({f'{name}/{k}': float(v) for k, v in metrics.items()})
+            numbers = {k: v for k, v in metrics.items() if isinstance(v, Number)}
+            self.metrics.update({f'{name}/{k}': float(v) for k, v in numbers.items()})  # type: ignore[arg-type]
         values = ', '.join(f'{k}: {v:.4f}' for k, v in self.metrics.items())
         runner.logger.info(f'Before training, on the validation data: {values}')
 
@@ -86,7 +89,7 @@ class TeacherEvalHook(DistillHook):
         for key, value in self.metrics.items():
             runner.message_hub.update_scalar(f'val/{key}', value)
 
-    def _compare_classes(self, runner: Any, name: str, taught: Any, classes: Any) -> None:
+    def _compare_classes(self, runner: Any, name: str, taught: Any, classes: Any, losses: Any) -> None:
         if taught is None or classes is None or list(taught) == list(classes):
             return
         first = next((i for i, pair in enumerate(zip(taught, classes, strict=False)) if pair[0] != pair[1]), 0)
@@ -94,7 +97,8 @@ class TeacherEvalHook(DistillHook):
             f"TeacherEvalHook: {name}'s checkpoint was trained on {len(taught)} classes, the validation data has "
             f'{len(classes)}; class {first} is {taught[first]!r} there and {classes[first]!r} here'
         )
-        if sorted(taught) == sorted(classes):
+        reads_classes = any(loss.compares_logits or 'labels' in loss.needs for loss in losses)
+        if reads_classes and sorted(taught) == sorted(classes):
             raise RuntimeError(f'{text}: the same classes in another order, so its logits would teach wrong ones')
         runner.logger.warning(f'{text}. Logits can be compared only if these mean the same; feature losses can')
 

@@ -1,12 +1,15 @@
 """Whether training shows a teacher what it sees by itself, and reads of it what it computes by itself."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ..datasets.indexed import owners
 from ..detectors import example_rois
@@ -33,20 +36,24 @@ def check_paths(model: Any, loader: Any) -> None:
         RuntimeError: If images or tapped values differ by more than rounding.
     """
     with keep_random_state():
-        batch = _draw(loader)
-        if batch is None:
+        try:
+            batch = _draw(loader)
+            made = model.data_preprocessor(copy.deepcopy(batch), training=False)
+            images = made['inputs']
+        except Exception as error:  # data sets, transforms and preprocessors are anybody's code
+            text = f'what training reads of the teachers could not be compared with what they compute: {error!r}'
+            print_log(text, 'current', logging.WARNING)
             return
-        made = model.data_preprocessor(copy.deepcopy(batch), training=False)
-        if not isinstance(made, dict) or not isinstance(made.get('inputs'), Tensor):  # a model of another kind
+        if not isinstance(images, Tensor):  # several views, or branches
             return
-        sizes = model.distill.sizes.of(made['inputs'], made.get('data_samples'))
+        sizes = model.distill.sizes.of(images, made.get('data_samples'))
         for teacher in model.distill.teachers.values():
             own = getattr(teacher.model, 'data_preprocessor', None)
             if own is not None:
                 alone = own(copy.deepcopy(batch), training=False)['inputs']
-                _compare_images(teacher, teacher.images(made['inputs'], sizes), alone)
-                if alone.shape == made['inputs'].shape:
-                    _compare_taps(teacher, made['inputs'], sizes, alone)
+                _compare_images(teacher, teacher.images(images, sizes), alone)
+                if alone.shape == images.shape:
+                    _compare_taps(teacher, images, sizes, alone)
 
 
 def _compare_images(teacher: Teacher, shown: Tensor, alone: Tensor) -> None:
@@ -73,19 +80,19 @@ def _compare_taps(teacher: Teacher, images: Tensor, sizes: Any, alone: Tensor) -
 
 
 def _difference(got: Tensor, expected: Tensor) -> float:
-    got, expected = got.float(), expected.to(got.device).float()
+    got, expected = got.float().nan_to_num(), expected.to(got.device).float().nan_to_num()  # masked logits are infinite
     span = (expected.max() - expected.min()).clamp_min(1e-6)
     return float((got - expected).abs().max() / span)
 
 
 def _draw(loader: Any) -> Any:
-    """A few training samples as the loader would collate them, without touching sampler, workers or caches."""
+    """A few training samples as the loader would collate them, without touching its sampler, workers or caches."""
     dataset = loader.dataset
-    try:
-        size = len(dataset)
-    except TypeError:  # an iterable one, of which nothing can be taken that training would not miss
-        return None
-    picks = sorted({index * (size - 1) // max(_SAMPLES - 1, 1) for index in range(_SAMPLES)})
+    picks = sorted({index * (len(dataset) - 1) // max(_SAMPLES - 1, 1) for index in range(_SAMPLES)})
+    if loader.num_workers:  # not here: what a data set opens when it is first asked, workers would share
+        names = ('collate_fn', 'worker_init_fn', 'multiprocessing_context')
+        settings = {name: getattr(loader, name) for name in names}
+        return next(iter(DataLoader(dataset, batch_sampler=[picks], num_workers=1, **settings)))
     with _pipelines_of_its_own(getattr(dataset, 'dataset', dataset)):
         return loader.collate_fn([dataset[index] for index in picks])
 
@@ -94,9 +101,10 @@ def _draw(loader: Any) -> Any:
 def _pipelines_of_its_own(dataset: Any) -> Iterator[None]:
     """Copies of the pipelines, because some transforms remember images."""
     kept = [(owner, owner.pipeline) for owner in owners(dataset) if hasattr(owner, 'pipeline')]
-    for owner, pipeline in kept:
-        owner.pipeline = copy.deepcopy(pipeline)
+    copies = [copy.deepcopy(pipeline) for _, pipeline in kept]
     try:
+        for (owner, _), pipeline in zip(kept, copies, strict=True):
+            owner.pipeline = pipeline
         yield
     finally:
         for owner, pipeline in kept:

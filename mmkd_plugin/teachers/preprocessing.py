@@ -96,6 +96,8 @@ class Renormalize(nn.Module):
         self.pad_value: float | None = None
         if student is None or teacher is None:
             return
+        if _do_the_same(student, teacher):
+            return
         mean_s, std_s, flip_s = _normalization(student, 'student')
         mean_t, std_t, flip_t = _normalization(teacher, side)
         normalizes = [getattr(p, 'mean', None) is not None for p in (student, teacher)]
@@ -150,6 +152,19 @@ class Renormalize(nn.Module):
         return images.masked_fill(~inside, self.pad_value)
 
 
+def _do_the_same(student: nn.Module, teacher: nn.Module) -> bool:
+    """Whether two preprocessors, whatever they do, make the same of an image, and pad alike."""
+    pads = [(getattr(p, 'pad_value', 0), getattr(p, 'pad_size_divisor', 1)) for p in (student, teacher)]
+    made = [_sent_through(p, _example(3)) for p in (student, teacher)]
+    same = made[0] is not None and made[1] is not None and torch.equal(made[0], made[1])
+    return type(student) is type(teacher) and pads[0] == pads[1] and same
+
+
+def _example(channels: int) -> Tensor:
+    image = torch.randint(0, 256, (channels, 32, 32), generator=torch.Generator().manual_seed(0))
+    return image.to(torch.uint8)
+
+
 def _normalization(preprocessor: nn.Module, side: str) -> tuple[Tensor, Tensor, bool]:
     """Mean (C, 1, 1), std (C, 1, 1), and whether channels are reversed on the way in.
 
@@ -162,8 +177,8 @@ def _normalization(preprocessor: nn.Module, side: str) -> tuple[Tensor, Tensor, 
     )
     if isinstance(mean, Tensor) and isinstance(std, Tensor):
         mean, std = mean.cpu().double().view(-1, 1, 1), std.cpu().double().view(-1, 1, 1)
-        image = torch.randint(0, 256, (max(len(mean), 3), 32, 32), generator=torch.Generator().manual_seed(0))
-        seen = _sent_through(preprocessor, image.to(torch.uint8))
+        image = _example(max(len(mean), 3))
+        seen = _sent_through(preprocessor, image)
         for flip in (False, True):
             expected = ((image.flip(0) if flip else image) - mean) / std
             if seen is not None and seen.shape == expected.shape and torch.allclose(seen, expected, 1e-2, 1e-2):
@@ -171,8 +186,8 @@ def _normalization(preprocessor: nn.Module, side: str) -> tuple[Tensor, Tensor, 
     raise ValueError(
         f"the {side}'s data preprocessor ({type(preprocessor).__name__}) does something else to an image than "
         '(image - mean) / std, with its channels perhaps reversed, so the teacher cannot be given what it was trained '
-        'on: derive it from mmengine.model.ImgDataPreprocessor, or give both models the same normalisation and pass '
-        'the teacher as a built module without a data_preprocessor'
+        'on: give both models a data_preprocessor of the same class and arguments, or pass the teacher as a built '
+        'module without one'
     )
 
 

@@ -128,7 +128,7 @@ def test_image_that_the_pipeline_refuses_is_not_valued():
 
     data = digits()
     data.pipeline.transforms.insert(0, Refuse())
-    assert INDEX not in condensed(data)[Recipe(3)]['data_samples'].metainfo
+    assert condensed(data)[Recipe(3)]['data_samples'].metainfo[INDEX] == -1
     assert condensed(data)[Recipe(4)]['data_samples'].metainfo[INDEX] == 4
 
 

@@ -68,7 +68,7 @@ def test_another_image_drawn_instead_of_a_refused_one_has_none(wrap):
     inner = digits()
     inner.pipeline.transforms.insert(0, lambda results: None if results['sample_idx'] == 3 else results)
     data = IndexedDataset(wrap(inner))
-    assert index(data[3]) is None
+    assert index(data[3]) == -1
     assert data[3]['data_samples'].sample_idx != 3
     assert index(data[4]) == 4
 

@@ -48,7 +48,7 @@ def test_twice(tmp_path):
 def test_classifier_that_does_not_run(tmp_path):
     cfg = config(tmp_path, hook={'logits': 'head.aux'})
     runner = runner_of(cfg)
-    runner.model.head.aux = torch.nn.Linear(2, 2)
+    runner.model.head.aux = torch.nn.Linear(2, 10)
     with pytest.raises(RuntimeError, match=r"did not run 'head.aux'"):
         runner.train()
 

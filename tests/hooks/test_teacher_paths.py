@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader, Dataset
 
 from mmkd_plugin import distill
+from mmkd_plugin.hooks import teacher_paths
 from mmkd_plugin.hooks.teacher_paths import check_paths
 from tests.conftest import KD, build, student_cfg, trained_like
 from tests.end_to_end.helpers import digits_cfg, runner_of
@@ -15,10 +17,11 @@ pytestmark = pytest.mark.openmmlab
 OTHER = {'mean': [120.0], 'std': [60.0], 'num_classes': 10, 'to_rgb': False}
 
 
-class Loader:
+class Loader(Dataset):
     """Samples of different sizes, whose `img_shape` is stale as behind `torchvision/RandomResizedCrop`."""
 
     sizes = ((28, 28), (28, 28), (20, 28), (28, 12))
+    num_workers = 0
 
     def __init__(self):
         self.dataset = self
@@ -36,6 +39,13 @@ class Loader:
         return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
+@pytest.fixture
+def said(monkeypatch):
+    texts: list[str] = []
+    monkeypatch.setattr(teacher_paths, 'print_log', lambda text, *_: texts.append(text))
+    return texts
+
+
 def distilled(teacher_preprocessor=None, **student):
     teacher = trained_like(
         build(student_cfg(**({'data_preprocessor': teacher_preprocessor} if teacher_preprocessor else {})))
@@ -46,8 +56,9 @@ def distilled(teacher_preprocessor=None, **student):
 
 
 @pytest.mark.parametrize('preprocessor', [None, OTHER, {**OTHER, 'pad_value': -2.0}], ids=['same', 'other', 'padding'])
-def test_paths_agree(preprocessor):
+def test_paths_agree(preprocessor, said):
     check_paths(distilled(preprocessor), Loader())
+    assert not said
 
 
 def test_other_images_stop_the_run(monkeypatch):
@@ -123,6 +134,35 @@ def test_samples_are_drawn_without_a_trace():
     check_paths(model, loader)
     assert loader.pipeline == []
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_workers_draw_where_workers_will():
+    """A data set may open its file when it is first asked; workers must not share what this process opened."""
+
+    class Lazy(Loader):
+        opened = False
+
+        def __getitem__(self, index):
+            self.opened = True
+            return super().__getitem__(index)
+
+    data = Lazy()
+    model = distilled({**OTHER, 'pad_value': -2.0})
+    check_paths(model, DataLoader(data, num_workers=1, collate_fn=data.collate_fn))
+    assert not data.opened
+    model.distill.teachers['teacher']._renormalize.scale.mul_(1.5)
+    with pytest.raises(RuntimeError, match='other images'):
+        check_paths(model, DataLoader(data, num_workers=1, collate_fn=data.collate_fn))
+
+
+def test_what_cannot_be_drawn_is_said(said):
+    class Broken(Loader):
+        def __getitem__(self, index):
+            raise OSError('unreadable')
+
+    check_paths(distilled(), Broken())
+    assert 'could not be compared' in said[0]
+    assert 'unreadable' in said[0]
 
 
 def test_models_of_another_kind_are_left_alone():

@@ -182,3 +182,6 @@ class TestWhatCannotBeRead:
 
         with pytest.raises(ValueError, match=r"t's data preprocessor \(Gamma\) does something else to an image than"):
             Renormalize(ClsDataPreprocessor(**PYTORCH), Gamma(**PYTORCH), 't')
+        assert Renormalize(Gamma(**PYTORCH), Gamma(**PYTORCH), 't').identity, 'the same on both sides'
+        with pytest.raises(ValueError, match='does something else'):
+            Renormalize(Gamma(**PYTORCH), Gamma(**HALF), 't')
