@@ -8,6 +8,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .phases import train_together
+
 #: Steps in a row that may overflow in float16 before the run is ended; a gradient scaler skips each of them.
 PATIENCE = 20
 
@@ -47,7 +49,7 @@ class FiniteGuard:
             return
         stacked = torch.stack(list(sums.values()))
         broken = stacked.isfinite().all().logical_not().float()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if train_together() and torch.is_grad_enabled():  # one process alone may look at losses without training
             torch.distributed.all_reduce(broken, torch.distributed.ReduceOp.MAX)
         kind = stacked.device.type
         self._tolerant = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16

@@ -87,7 +87,7 @@ class Phases:
                 [p for p in student.parameters() if p.requires_grad and id(p) not in reached],
                 [module for module, own in nodes.items() if own and graph.isdisjoint(own)],
             )
-            if keep and _train_together():
+            if keep and train_together():
                 self._known[phase] = off
         with torch.no_grad():
             for module in off.modules:
@@ -112,7 +112,7 @@ class Phases:
         _listen()
         _MARKED.add(self)
         without = [*left.values(), *unused]
-        if not without or not _train_together():
+        if not without or not train_together():
             return None
         return torch.stack([p.flatten()[:1].float().sum() for p in without]).sum() * 0.0
 
@@ -147,7 +147,8 @@ def _before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         phases._release(optimizer)
 
 
-def _train_together() -> bool:
+def train_together() -> bool:
+    """Whether several processes train one model."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 

@@ -94,6 +94,16 @@ def test_another_process_is_told(monkeypatch):
         FiniteGuard().watch(FINE, IMAGES, NET)
 
 
+def test_a_look_without_training_waits_for_nobody(monkeypatch):
+    def alone(*_):
+        pytest.fail('waited for other processes')
+
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', alone)
+    with torch.no_grad():
+        FiniteGuard().watch(FINE, IMAGES, NET)
+
+
 def test_copies_begin_anew():
     guard = FiniteGuard()
     guard.watch(FINE, IMAGES, NET)
