@@ -10,15 +10,15 @@ from .version import __version__
 
 # `python -m mmkd_plugin.doctor` explains environments in which the imports below fail
 if 'mmkd_plugin.doctor' not in getattr(sys, 'orig_argv', ()):
-    from . import datasets, fileio, hooks, losses, models
-    from .checkpoint import allow_mmengine_globals
-    from .distilled import Distilled, distill
+    from . import datasets, files, hooks, kcd, losses, models
+    from .distillation.student import Distilled, distill
+    from .files.checkpoint import allow_mmengine_globals
+    from .files.configs import config_path, load_config
     from .losses import DistillLoss, DKDLoss, KDLoss
-    from .paths import config_path, load_config
     from .registration import register_losses
 
     allow_mmengine_globals()
-    fileio.register()
+    files.register()
     register_losses()
 
 __all__ = [
@@ -30,8 +30,9 @@ __all__ = [
     'config_path',
     'datasets',
     'distill',
-    'fileio',
+    'files',
     'hooks',
+    'kcd',
     'load_config',
     'losses',
     'models',

@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .distilled import Distilled
+from .distillation.student import Distilled
 from .hooks import DistillHook, TeacherEvalHook
 from .teachers import plain_student
 

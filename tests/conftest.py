@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.paths import config_path
+from mmkd_plugin.files.configs import config_path
 
 # small work is fastest on one thread, and runs that are compared bit for bit need a fixed number
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
-from mmkd_plugin.paths import config_path, read_config
+from mmkd_plugin.files.configs import config_path, read_config
 
 from .conftest import trained_like
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkd_plugin import launch
-from mmkd_plugin.paths import config_path
+from mmkd_plugin.files.configs import config_path
 from tests.end_to_end.helpers import environment
 
 CONFIG = config_path('dkd_resnet.py')

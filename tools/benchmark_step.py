@@ -24,10 +24,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.detectors import all_branches
-from mmkd_plugin.distillation import infer_input_shape
-from mmkd_plugin.forward import run
-from mmkd_plugin.paths import read_config
+from mmkd_plugin.distillation.step import infer_input_shape
+from mmkd_plugin.files.configs import read_config
+from mmkd_plugin.networks.detectors import all_branches
+from mmkd_plugin.networks.passes import run
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]

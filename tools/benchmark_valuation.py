@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmkd_plugin.valuation import ValueTable, condense, entropy, keep_counts, rank
+from mmkd_plugin.kcd.valuation import ValueTable, condense, entropy, keep_counts, rank
 
 IMAGENET = 1_281_167
 BIG = 14_000_000

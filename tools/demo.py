@@ -194,7 +194,7 @@ def main() -> None:
             print(verdict(row.name, plain.figures, row.figures))
         rows[PLAIN] = plain
     result = {row.name: row.figures for row in [teacher, *rows.values()]}
-    from mmkd_plugin.fileio import write_text
+    from mmkd_plugin.files.atomic import write_text
 
     write_text(work_dir / 'results.json', json.dumps(result, indent=1))
 

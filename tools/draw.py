@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.analysis import REDUCTIONS, Gallery
-from mmkd_plugin.paths import read_config
+from mmkd_plugin.files.configs import read_config
 
 
 def parse() -> argparse.Namespace:

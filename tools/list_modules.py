@@ -16,10 +16,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.detectors import all_branches, example_rois
-from mmkd_plugin.distillation import infer_input_shape
-from mmkd_plugin.forward import evaluating, run
-from mmkd_plugin.paths import read_config
+from mmkd_plugin.distillation.step import infer_input_shape
+from mmkd_plugin.files.configs import read_config
+from mmkd_plugin.networks.detectors import all_branches, example_rois
+from mmkd_plugin.networks.passes import evaluating, run
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 

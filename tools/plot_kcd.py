@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.analysis import condensation_plots as plots
 from mmkd_plugin.analysis.pictures import original_image
-from mmkd_plugin.fileio import write_bytes
-from mmkd_plugin.paths import read_config
+from mmkd_plugin.files.atomic import write_bytes
+from mmkd_plugin.files.configs import read_config
+from mmkd_plugin.kcd import plots as plots
 
 
 def parse() -> argparse.Namespace:

@@ -15,12 +15,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.addresses import local_path
-from mmkd_plugin.checkpoint import read_checkpoint, state_dict_of, weights_in
-from mmkd_plugin.fileio import checkpoint_bytes, write_bytes
-from mmkd_plugin.fitting import check_finite, misfits, told
-from mmkd_plugin.paths import read_config
-from mmkd_plugin.teachers.config import model_of
+from mmkd_plugin.files.addresses import local_path
+from mmkd_plugin.files.atomic import checkpoint_bytes, write_bytes
+from mmkd_plugin.files.checkpoint import read_checkpoint, state_dict_of, weights_in
+from mmkd_plugin.files.configs import read_config
+from mmkd_plugin.files.fitting import check_finite, misfits, told
+from mmkd_plugin.teachers.spec import model_of
 
 
 def slim(checkpoint: Mapping[str, Any], source: str, state_key: str | None = None) -> tuple[dict[str, Any], list[str]]:

@@ -13,10 +13,10 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..checkpoint import read_checkpoint, state_dict_of
-from ..configured_loss import read_pairs
-from ..fitting import load_exactly
-from ..taps import Tap, Taps
+from ..distillation.term import read_pairs
+from ..files.checkpoint import read_checkpoint, state_dict_of
+from ..files.fitting import load_exactly
+from ..networks.taps import Tap, Taps
 from ..teachers import build_teacher, plain_student
 
 #: How the channels of a map become one, by mmengine's names.

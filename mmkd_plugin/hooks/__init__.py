@@ -2,7 +2,6 @@
 
 from .distill import DistillHook
 from .epoch_seed import EpochSeedHook
-from .kcd import KCDHook
 from .teacher_eval import TeacherEvalHook
 
-__all__ = ['DistillHook', 'EpochSeedHook', 'KCDHook', 'TeacherEvalHook']
+__all__ = ['DistillHook', 'EpochSeedHook', 'TeacherEvalHook']

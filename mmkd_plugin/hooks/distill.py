@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
-from ..resuming import compare_with_checkpoint
+from ..distillation.resuming import compare_with_checkpoint
 
 
 def distillation_of(runner: Any) -> Any:

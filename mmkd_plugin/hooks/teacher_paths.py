@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets.indexed import owners
-from ..detectors import example_rois
+from ..networks.detectors import example_rois
 from ..randomness import keep_random_state
 from ..teachers import Teacher
 

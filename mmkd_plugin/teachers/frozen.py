@@ -10,14 +10,14 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..detectors import BoxBranch, example_rois
-from ..forward import probe, run
+from ..files.checkpoint import fingerprint
+from ..networks.detectors import BoxBranch, example_rois
+from ..networks.passes import probe, run
+from ..networks.taps import Tap, Taps
 from ..randomness import keep_random_state
-from ..resuming import fingerprint
-from ..taps import Tap, Taps
-from .config import TeacherSpec
 from .folding import ConvNormPairs, fold, use_channels_last
 from .preprocessing import Renormalize, Sizes
+from .spec import TeacherSpec
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2

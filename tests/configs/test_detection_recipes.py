@@ -17,8 +17,8 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmkd_plugin.configured_loss import read_pairs
-from mmkd_plugin.taps import Tap, Taps, find_module
+from mmkd_plugin.distillation.term import read_pairs
+from mmkd_plugin.networks.taps import Tap, Taps, find_module
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 from tests.configs.reading import CONFIGS, lines, load, zoo
 

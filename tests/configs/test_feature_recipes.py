@@ -12,8 +12,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmkd_plugin.configured_loss import Pair, read_pairs
-from mmkd_plugin.taps import Tap, Taps
+from mmkd_plugin.distillation.term import Pair, read_pairs
+from mmkd_plugin.networks.taps import Tap, Taps
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 from tests.configs.reading import CONFIGS, lines, load
 from tests.conftest import batch

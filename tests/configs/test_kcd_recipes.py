@@ -12,8 +12,8 @@ from mmengine.dataset import BaseDataset, ConcatDataset, DefaultSampler, RepeatD
 from mmengine.registry import DATASETS, HOOKS, DefaultScope
 
 from mmkd_plugin.datasets import DigitScenes
-from mmkd_plugin.hooks import KCDHook
-from mmkd_plugin.valuation import keep_counts
+from mmkd_plugin.kcd import KCDHook
+from mmkd_plugin.kcd.valuation import keep_counts
 from tests.configs.reading import CONFIGS, lines, load
 
 pytestmark = pytest.mark.openmmlab

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmkd_plugin.paths import config_path
+from mmkd_plugin.files.configs import config_path
 
 ROOT = Path(__file__).resolve().parents[2]
 # small settings of any digits config: 40 training images, 100 test images

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmkd_plugin.checkpoint import read_checkpoint
-from mmkd_plugin.fileio import save_checkpoint
+from mmkd_plugin.files.atomic import save_checkpoint
+from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.teachers import plain_student
+from tests.distillation.test_step import HINT
 from tests.end_to_end.helpers import ROOT, command, digits_cfg, options, runner_of, tiny_options
-from tests.test_distillation import HINT
 
 pytestmark = [pytest.mark.openmmlab]
 

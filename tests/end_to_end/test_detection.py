@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmkd_plugin.checkpoint import read_checkpoint
-from mmkd_plugin.paths import config_path
+from mmkd_plugin.files.checkpoint import read_checkpoint
+from mmkd_plugin.files.configs import config_path
 from tests.end_to_end.helpers import ROOT, command, environment
 
 pytestmark = [pytest.mark.openmmlab]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmkd_plugin.checkpoint import read_checkpoint
+from mmkd_plugin.files.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import ROOT, command, options, tiny_options
 from tests.end_to_end.test_checkpoints import accuracy_by_mmpretrain, accuracy_in, holds_no_teacher, load_strictly
 
@@ -14,7 +14,7 @@ sys.path.insert(0, sys.argv[1])
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from tests.conftest import student_cfg, build, batch, trained_like, KD, DKD
-from tests.test_distillation import HINT
+from tests.distillation.test_step import HINT
 from mmkd_plugin import distill
 dist.init_process_group('gloo')
 rank, world = dist.get_rank(), dist.get_world_size()
@@ -47,7 +47,7 @@ sys.path.insert(0, sys.argv[1])
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from tests.conftest import student_cfg, build, batch, KD
-from tests.test_phases import HINT, LATER, OPTIMIZERS, run, states_of, student_of
+from tests.distillation.test_phases import HINT, LATER, OPTIMIZERS, run, states_of, student_of
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 

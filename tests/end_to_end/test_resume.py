@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from mmkd_plugin.checkpoint import read_checkpoint
+from mmkd_plugin.files.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import ROOT, command, environment, options, tiny_options
 from tests.end_to_end.test_checkpoints import holds_no_teacher, load_strictly
 

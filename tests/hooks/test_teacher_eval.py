@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from mmkd_plugin.fileio import save_checkpoint
+from mmkd_plugin.files.atomic import save_checkpoint
 from tests.end_to_end.helpers import ROOT, digits_cfg, runner_of
 
 PERFECT = 'mmkd_plugin::digits/resnet_teacher.py'

@@ -166,7 +166,7 @@ def test_what_cannot_be_drawn_is_said(said):
 
 
 def test_models_of_another_kind_are_left_alone():
-    from tests.test_distilled import Toy
+    from tests.distillation.test_student import Toy
 
     class Pairs(Loader):
         def __getitem__(self, index):

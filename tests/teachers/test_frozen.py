@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_plugin.taps import Tap
+from mmkd_plugin.networks.taps import Tap
 from mmkd_plugin.teachers import Teacher, build_teacher
 from tests.conftest import batch, build, student_cfg, trained_like
 

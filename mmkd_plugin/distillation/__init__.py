@@ -1,0 +1,1 @@
+"""Distillation: the student that learns, and what a training step adds."""

@@ -1,0 +1,190 @@
+"""`Distilled` and `distill()`: the student itself, with distillation added to its training."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import nn
+
+from ..networks.detectors import is_detector
+from ..options import check_mapping
+from ..randomness import keep_random_state
+from ..teachers import DISTILLED_KEYS, EXAMPLE, Teacher, build_teacher
+from .step import Distillation
+
+
+class DistilledMixin:
+    """What the class of a distilled student adds to the student's own class."""
+
+    distill: Distillation
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The student's own forward; in ``loss`` mode with the distillation losses added."""
+        bound = _signature(type(self)).bind(self, *args, **kwargs)  # type: ignore[arg-type]
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        if arguments.pop('mode') != 'loss':
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        _, images, *others = arguments.values()
+        return self.distill.step(
+            self,  # type: ignore[arg-type]
+            lambda: super(DistilledMixin, self).forward(*args, **kwargs),  # type: ignore[misc]
+            images,
+            arguments.get('data_samples', others[0] if others else None),
+        )
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles name the student's class; the subclass is made anew."""
+        return _new, (type(self).__bases__[1],), self.__dict__
+
+    def init_weights(self) -> None:
+        """Initialise the student; load the teachers. mmengine's Runner calls it before training."""
+        # A student's init_cfg reaches all modules inside it. Learnable parts of losses are no concern of it: what it
+        # drew for them would change the student's own start.
+        distillation = self._modules.pop('distill')  # type: ignore[attr-defined]
+        try:
+            super().init_weights()  # type: ignore[misc]
+        finally:
+            self._modules['distill'] = distillation  # type: ignore[attr-defined]
+        self.distill.prepare(next(self.parameters()))  # type: ignore[attr-defined]
+
+
+@functools.cache
+def distilled_class(student: type[BaseModel]) -> type[BaseModel]:
+    """The subclass of a student's class that trains by distillation."""
+    name = f'Distilled{student.__name__}'
+    return type(name, (DistilledMixin, student), {'__module__': __name__, '__doc__': student.__doc__})
+
+
+def _new(student: type[BaseModel]) -> BaseModel:
+    cls: Any = distilled_class(student)  # type: ignore[arg-type]
+    return cls.__new__(cls)
+
+
+@functools.cache
+def _signature(cls: Any) -> inspect.Signature:
+    """Of the student's own forward."""
+    return inspect.signature(super(DistilledMixin, cls).forward)
+
+
+def distill(
+    model: BaseModel,
+    losses: Mapping[str, Mapping[str, Any] | None],
+    teacher: Any = None,
+    teachers: Mapping[str, Any] | None = None,
+    task_loss: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+) -> BaseModel:
+    """Add distillation to a built student, in place.
+
+    The model keeps its class (as a subclass of it), its parameter names and its methods; only
+    ``forward(mode='loss')`` returns more losses. Learnable parts of losses appear as
+    ``distill.…`` parameters; teachers are no part of the model.
+
+    Args:
+        model: The student, any mmengine ``BaseModel``.
+        losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
+            compare; see the README for all keys. An entry that is None is dropped.
+        teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
+            ``dict(model=..., checkpoint=...)``, or a built and trained module.
+        teachers: Several of those by name, instead of ``teacher``; each loss then says which.
+        task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
+        input_shape: (C, H, W) for the dry run that learns shapes; inferred when None.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: If the model is no ``BaseModel``.
+        ValueError: If something does not fit; the message says what, and what to do.
+        FileNotFoundError: If a teacher's config does not exist. (Its checkpoint is read when
+            training starts, so that testing needs no teacher file.)
+    """
+    if not isinstance(model, BaseModel):
+        raise TypeError(f'{type(model).__name__} given as student, expected a mmengine BaseModel')
+    if isinstance(model, DistilledMixin):
+        raise ValueError('this student is distilled already; name several losses and teachers once')
+    if 'mode' not in inspect.signature(model.forward).parameters:
+        raise TypeError(
+            f"{type(model).__name__}.forward has no argument `mode`, which mmengine's training calls it with"
+        )
+    if (teacher is None) == (teachers is None) or not isinstance(teachers or {}, Mapping):
+        raise ValueError(f'give either teacher=... or teachers=dict(name=...): {EXAMPLE}')
+    specs = {'teacher': teacher} if teachers is None else check_mapping(teachers, 'teachers', 'dict(a=..., b=...)')
+    with keep_random_state():
+        built = {
+            name: Teacher(build_teacher(spec, name, model), model)  # nothing of the student is touched
+            for name, spec in specs.items()
+        }
+        distillation = Distillation(model, built, losses, task_loss, input_shape)
+    _check_labels(model, distillation)
+    model.__class__ = distilled_class(type(model))  # type: ignore[arg-type]
+    model.distill = distillation
+    return model
+
+
+@MODELS.register_module()
+def Distilled(  # noqa: N802 (it stands where a config names a class)
+    student: str | type[BaseModel] | None = None,
+    losses: Mapping[str, Mapping[str, Any] | None] | None = None,
+    teacher: Any = None,
+    teachers: Mapping[str, Any] | None = None,
+    task_loss: Mapping[str, Any] | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    **student_arguments: Any,
+) -> BaseModel:
+    """Build a student as its config says and :func:`distill` it; ``type='Distilled'`` in configs.
+
+    Args:
+        student: What the model's ``type`` was.
+        losses: See :func:`distill`, as for the other named arguments.
+        teacher: One teacher.
+        teachers: Several by name.
+        task_loss: Weight and schedule of the student's own losses.
+        input_shape: (C, H, W) for the dry run.
+        **student_arguments: The student's own model keys.
+
+    Returns:
+        The student, whose class is now a subclass of its own.
+
+    Raises:
+        ValueError: If a key is missing or misspelt, and as :func:`distill`.
+    """
+    given = {'student': student, 'losses': losses}
+    for key in [key for key, value in given.items() if value is None]:
+        near = difflib.get_close_matches(key, student_arguments, n=1)
+        raise ValueError(
+            f"model=dict(type='Distilled') has no {key}"
+            + (f" (is '{near[0]}' meant?)" if near else '')
+            + ". Expected dict(type='Distilled', student='ImageClassifier', teacher=..., losses=dict(loss_kd=...)), "
+            'where student is what `type` was, and beside these the keys of the plain model'
+        )
+    if not isinstance(student, (str, type)):
+        raise ValueError(
+            f'student={student!r} given, expected what the `type` of the plain model was, such as '
+            "'ImageClassifier'; its other keys (backbone, head ...) stand beside it in `model`"
+        )
+    for key in student_arguments:
+        if near := difflib.get_close_matches(key, DISTILLED_KEYS, n=1, cutoff=0.8):
+            raise ValueError(f"model has the unknown key '{key}': is '{near[0]}' meant?")
+    model = MODELS.build({'type': student, **student_arguments})
+    return distill(model, losses or {}, teacher, teachers, task_loss, input_shape)
+
+
+def _check_labels(model: nn.Module, distillation: Distillation) -> None:
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if is_detector(model):  # labels are those of RoIs
+        return
+    if getattr(preprocessor, 'batch_augments', None) is None and not getattr(preprocessor, 'to_onehot', False):
+        return
+    for loss in distillation.configured:
+        if 'labels' in loss.needs:
+            raise ValueError(
+                f"losses['{loss.name}'] ({loss.kind}) needs one class per image, and the student's data preprocessor "
+                'makes soft labels (mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / '
+                'to_onehot, or use KDLoss'
+            )

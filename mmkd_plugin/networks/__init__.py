@@ -1,0 +1,1 @@
+"""Networks: running one as far as somebody reads it, and what the values mean."""
