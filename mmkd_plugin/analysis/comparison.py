@@ -13,11 +13,11 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..distillation.term import read_pairs
+from ..distillation.spec import loss_class, read_on
 from ..files.checkpoint import read_checkpoint, state_dict_of
 from ..files.fitting import load_exactly
 from ..networks.taps import Tap, Taps
-from ..teachers import build_teacher, plain_student
+from ..teachers import Frozen, build_source, plain_student
 
 #: How the channels of a map become one, by mmengine's names.
 REDUCTIONS = {'squeeze_mean': 'mean of channels', 'select_max': 'channel with the largest sum'}
@@ -82,16 +82,18 @@ def build_contestants(config: Config, checkpoint: str, plain: str | None = None)
             found.append(Contestant(caption, MODELS.build(copy.deepcopy(student))))
             load_exactly(found[-1].model, state, path)
     teachers = []
-    for name, spec in (cfg.get('teachers') or {'teacher': cfg.get('teacher')}).items():
-        built = build_teacher(spec, name, found[-1].model)
-        if not isinstance(built.model, BaseModel):
+    for name, spec in _sources(config).items():
+        source = build_source(spec, name, found[-1].model)
+        if not isinstance(source, Frozen):  # the student itself, or no network
+            continue
+        if not isinstance(source.model, BaseModel):
             raise ValueError(
-                f"{name} is a {type(built.model).__name__} and makes no predictions to draw, expected mmengine's "
+                f"{name} is a {type(source.model).__name__} and makes no predictions to draw, expected mmengine's "
                 'BaseModel, such as a classifier of mmpretrain or a detector of mmdet'
             )
-        built.load_weights()
+        source.load()
         caption = name if 'teacher' in name else f'teacher {name}'
-        teachers.append(Contestant(caption, built.model, name))
+        teachers.append(Contestant(caption, source.model, name))
     return teachers + found
 
 
@@ -120,12 +122,21 @@ def read_map_pairs(taps: Sequence[str] | None, config: Config, teachers: Sequenc
         sides = [text.partition('=')[::2] for text in taps]
         pairs = [MapPair(Tap.parse(s), Tap.parse(t or s), name) for s, t in sides for name in teachers]
     else:
-        pairs = [
-            MapPair(student, teacher, loss.get('teacher', teachers[0]))
-            for name, loss in config.model.losses.items()
-            for student, teacher in read_pairs(loss.on, name)
-        ]
+        names = list(_sources(config))
+        pairs = []
+        for name, loss in config.model.losses.items():
+            if loss is None or loss.get('learner', 'student') != 'student':
+                continue
+            read = loss_class(name, loss.type).sides
+            on = read_on(loss.on, name, names, loss.get('teacher'), sides=read)
+            for source in (side for side in on if side in teachers):
+                pairs += [MapPair(*taps, source) for taps in zip(on.get('student', ()), on[source], strict=False)]
     return list(dict.fromkeys(pairs))
+
+
+def _sources(config: Config) -> dict[str, Any]:
+    """What a distilled config says of its teachers, by name."""
+    return dict(config.model.get('teachers') or {'teacher': config.model.get('teacher')})
 
 
 @torch.no_grad()

@@ -1,40 +1,51 @@
-"""The `distill` child of a distilled student: its losses, its teachers, one training step."""
+"""The `distill` child of a distilled student: its losses, its sources, one training step."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
-from ..networks.detectors import (
-    BoxBranch,
-    Region,
-    example_rois,
-    is_detector,
-    read_regions,
-    region_taps,
-    settled_taps,
-)
-from ..networks.passes import probe
-from ..networks.taps import Tap, Taps
-from ..teachers import SizesBeforePadding, Teacher
+from ..facts import Batch, Progress, TrainingData
+from ..networks import BoxBranch, Network, Tap, Taps, network_of, probe
+from ..networks.regions import read_regions, region_taps, settled_taps
+from ..randomness import keep_random_state
+from ..teachers import Frozen, Own, Peer, SizesBeforePadding, Source
 from .finite import FiniteGuard
-from .needs import Context
 from .phases import Phases
 from .resuming import compare_with_resumed
 from .schedule import Schedule, check_schedules
-from .term import ConfiguredLoss, check_losses, read_task_loss
+from .spec import check_input_shape, check_losses, read_task_loss
+from .term import Term
+
+
+class Plan(NamedTuple):
+    """What a step trains.
+
+    Attributes:
+        progress: How far the run is.
+        tasks: By learner, how much its own losses count; 0 is off.
+        factors: By term, how much it counts; 0 is off.
+        due: The terms that are on.
+        phase: Names of all that is on.
+    """
+
+    progress: Progress
+    tasks: dict[str, float]
+    factors: dict[str, float]
+    due: list[Term]
+    phase: tuple[str, ...]
 
 
 class Distillation(nn.Module):
-    """Owns losses (with their learnable parts) and teachers; computes what a step adds.
+    """Owns losses (with their learnable parts) and sources; computes what a step adds.
 
     Args:
         student: The model that is distilled; not kept.
-        teachers: By name.
+        sources: By name.
         losses: By name: ``dict(type=..., on=..., teacher=..., schedule=..., **arguments)``.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) of the dry run; inferred from the student when None.
@@ -46,67 +57,170 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teachers: dict[str, Teacher],
+        sources: dict[str, Source],
         losses: Mapping[str, Mapping[str, Any] | None],
         task_loss: Mapping[str, Any] | None = None,
         input_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         losses = check_losses(losses)
-        _check_input_shape(input_shape)
-        self.teachers = teachers
-        self.losses = nn.ModuleDict({n: ConfiguredLoss(n, cfg, list(teachers)) for n, cfg in losses.items()})
-        if unread := set(teachers) - {loss.teacher for loss in self.configured}:
+        check_input_shape(input_shape)
+        peers = {name: source for name, source in sources.items() if isinstance(source, Peer)}
+        self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
+        if unread := set(sources) - set(peers) - {source for term in self.terms for source in term.sources}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
-        for loss in self.configured:
-            loss.locate(student, teachers[loss.teacher].model)
-        self.task_weight, self.task_schedule = read_task_loss(task_loss)
+        #: Everything that teaches, by name; its peers learn from the student.
+        self.sources = {**sources, 'student': Own('student')} if peers else sources
+        #: The networks that learn beside the student.
+        self.peers = nn.ModuleDict({name: peer.learner for name, peer in peers.items()})
+        self.tasks = {'student': read_task_loss(task_loss)}
+        self.tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
+        #: The training data, which DistillHook tells.
+        self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
         #: values of the last step, detached; and the RoIs that the student's box branches saw.
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
-        self.regions: dict[BoxBranch, Region] = {}
+        self.regions: dict[BoxBranch, Any] = {}
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
         self.iteration_based = False
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.sizes = SizesBeforePadding(student)
-        self._phased = any(schedule.begin or schedule.end for _, schedule in self._schedules())
+        self._phased = any(schedule.phased for _, schedule in self._schedules())
         self._clone: set[Tap] = set()
-        self._checked = False
-        self._dry_run(student, input_shape or infer_input_shape(student))
+        self._checked = self._loaded = False
+        self._dry_run(network_of(student), input_shape)
 
     @property
-    def configured(self) -> list[ConfiguredLoss]:
+    def terms(self) -> list[Term]:
         """The losses, in the order of the config."""
         return list(self.losses.values())  # type: ignore[arg-type]
 
-    def _dry_run(self, student: nn.Module, input_shape: tuple[int, int, int]) -> None:
-        """Learn all shapes, make the learnable parts, and try every loss once."""
-        images = torch.zeros(2, *input_shape)
-        images = images.to(next(student.parameters(), images))  # its device and dtype
-        branches = _student_branches(self.configured)
-        recorded, self._clone = probe(student, images, _student_taps(self.configured), 'student', branches)
-        student_values = recorded.values()
-        teacher_values = {
-            name: teacher.probe(images, _teacher_taps(self.configured, name), _teacher_branches(self.configured, name))
-            for name, teacher in self.teachers.items()
-        }
-        rois = example_rois(images)
-        region = Region(rois, torch.zeros(len(rois), dtype=torch.int64, device=images.device))
-        context = Context.example(images, dict.fromkeys(branches, region))
-        for loss in self.configured:
-            loss.connect(student_values, teacher_values[loss.teacher], context)
+    @property
+    def teachers(self) -> dict[str, Frozen]:
+        """The sources that were trained before."""
+        return {name: source for name, source in self.sources.items() if isinstance(source, Frozen)}
 
-    def prepare(self, like: Tensor) -> None:
-        """Make the teachers ready for tensors like this one; before training, and cheaply in each step."""
-        for teacher in self.teachers.values():
-            teacher.prepare(like)
+    def _beside(self) -> dict[str, Peer]:
+        """The sources that learn."""
+        return {name: source for name, source in self.sources.items() if isinstance(source, Peer)}
+
+    def needs(self, need: str) -> bool:
+        """Whether a loss asks for something."""
+        return any(need in term.needs for term in self.terms)
+
+    def _dry_run(self, student: Network, input_shape: tuple[int, int, int] | None) -> None:
+        """Learn all shapes, make the learnable parts, and try every loss once."""
+        networks = {'student': student, **{name: source.network(student) for name, source in self.sources.items()}}
+        for term in self.terms:
+            term.locate(networks)
+            if 'labels' in term.needs and student.softens_labels:
+                raise ValueError(
+                    f"{term.who} needs one class per image, and the student's data preprocessor makes soft labels "
+                    '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
+                    'KDLoss'
+                )
+        asked = [tap for term in self.terms if 'assignments' in term.needs for tap in term.taps('student')]
+        #: By dense head, where the student's own loss is told which class each position is of.
+        self._assigned = student.assigned_at(asked)
+        images = torch.zeros(2, *(input_shape or student.input_shape()))
+        images = images.to(next(student.model.parameters(), images))  # its device and dtype
+        branches = _branches(self.terms)
+        recorded, self._clone = probe(student, images, self._asked('student', self.terms), branches)
+        batch = Batch.example(images, branches)
+        batch.values['student'] = recorded.values()
+        taught: dict[str, dict[Tap, Tensor]] = {}
+        for name, source in self.sources.items():
+            wanted = self._wanted(name, self.terms)
+            for term in self.terms:
+                if term.learner == name:
+                    wanted |= dict.fromkeys(term.taps(name))
+                if term.through and name == term.sources[0]:  # folding must leave them alone
+                    wanted |= dict.fromkeys(term.through, term.rows[name][0])
+            taught[name] = source.probe(batch, wanted)
+        batch.values |= {name: taught[name] for name in self._beside()}
+        for term in self.terms:
+            with torch.no_grad():
+                compared = self._compared(term, batch, taught)
+            term.connect(compared, batch, networks)
+
+    def _compared(
+        self, term: Term, batch: Batch, taught: Mapping[str, Mapping[Tap, Tensor]]
+    ) -> dict[str, Mapping[Tap, Tensor]]:
+        """What a term compares, by side: the learner's values, or what a source makes of them, and constants.
+
+        Args:
+            term: The term.
+            batch: With what the learners computed.
+            taught: By source, what that says.
+
+        Raises:
+            ValueError: If what is to go through a source does not fit there.
+        """
+        sides = {source: taught[source] for source in term.sources}
+        if term.learner not in term.on:
+            return sides
+        own = batch.values[term.learner]
+        if not term.through:
+            return {term.learner: own, **sides}
+        (source,) = term.sources
+        wanted = dict(zip(term.taps(source), term.rows[source], strict=True))
+        written = {to: own[tap] for to, tap in zip(term.through, term.taps(term.learner), strict=True)}
+        try:
+            return {term.learner: self.sources[source].read_through(batch, wanted, written), **sides}
+        except ValueError as error:
+            raise ValueError(f"{term.who}: what goes through '{source}' does not fit there: {error}") from error
+
+    def _asked(self, learner: str, terms: Iterable[Term]) -> list[Tap]:
+        """What is tapped in a learner's own pass."""
+        terms = list(terms)
+        taps = [tap for term in terms for tap in term.taps(learner)]
+        if learner == 'student':
+            taps += [
+                tap for name, source in self.sources.items() for tap in source.asks_student(self._wanted(name, terms))
+            ]
+        return list(dict.fromkeys(taps))
+
+    def _wanted(self, source: str, terms: Iterable[Term]) -> dict[Tap, BoxBranch | None]:
+        """What is read of a source, each tap with the student's box branch whose RoIs are its rows.
+
+        Raises:
+            ValueError: If a tap would have two kinds of rows.
+        """
+        wanted: dict[Tap, BoxBranch | None] = {}
+        for term in terms:
+            if source not in term.sources:
+                continue
+            for tap, rows in zip(term.taps(source), term.rows[source], strict=True):
+                if wanted.setdefault(tap, rows) != rows:
+                    raise ValueError(
+                        f"'{tap}' of {source} is compared with several stages of the student, which sample different "
+                        'RoIs; choose one of them'
+                    )
+        return wanted
+
+    def prepare(self, student: nn.Module, like: Tensor) -> None:
+        """Make the sources ready for tensors like this one; before training, and cheaply in each step.
+
+        The first time: weights are loaded, losses see them, and only then are frozen networks made cheaper.
+        """
+        if not self._loaded:
+            with keep_random_state():  # peers draw their weights, one after the other
+                for source in self.sources.values():
+                    source.load()
+                face = network_of(student)
+                networks = {name: source.network(face).model for name, source in self.sources.items()}
+                for term in self.terms:
+                    term.prepare({'student': student, **networks}, self.data)
+            self._loaded = True
+        for source in self.sources.values():
+            source.get_ready(like)
 
     def step(
         self, student: nn.Module, run_student: Callable[[], dict[str, Any]], images: Tensor, data_samples: Any
     ) -> dict[str, Any]:
-        """The student's own losses, weighted, and the distillation losses.
+        """The learners' own losses, weighted, and the distillation losses.
 
         Args:
             student: The student, whose modules are tapped.
@@ -122,63 +236,94 @@ class Distillation(nn.Module):
             FloatingPointError: If a loss is not finite; the message names it.
         """
         self.finite.check()
-        self.prepare(images)
-        epoch, iteration = self._progress()
-        factors = {loss.name: loss.factor(epoch, iteration) for loss in self.configured}
-        due = [loss for loss in self.configured if factors[loss.name]]
-        task_factor = self.task_weight * self.task_schedule.factor(epoch, iteration)
-        phase = (bool(task_factor), *(loss.name for loss in due))
-        if not any(phase):
-            raise RuntimeError(f'nothing trains in epoch {epoch}, iteration {iteration}: every loss is off by schedule')
-
-        branches = sorted({*_student_branches(due), *filter(None, self.observe.values())})
-        taps = [*_student_taps(due), *self.observe, *region_taps(branches)]
-        recorded = Taps(student, taps, 'student', self._clone, settle=settled_taps(branches, taps))
+        self.prepare(student, images)
+        plan = self._plan()
+        batch = Batch(images, data_samples, None, plan.progress)
         trains = torch.is_grad_enabled()
-        watching: Any = self.phases.watching(student, phase) if trains and not task_factor else nullcontext({})
-        with recorded.recording(), watching as nodes:
-            losses = dict(run_student())
-        if clash := [loss.name for loss in self.configured if loss.name in losses]:
+        everything = all(plan.tasks.values())
+        watching: Any = nullcontext({})
+        if trains and not everything:
+            watching = self.phases.watching(student, plan.phase)
+        with watching as nodes:
+            losses, active = self._learn(student, run_student, batch, plan)
+        losses |= self._teach(batch, active, plan)
+        if trains and (self._phased or not everything or active != self.terms):
+            self._leave_out(student, losses, plan, active, nodes)
+        self.finite.watch(losses, images, student)
+        return losses
+
+    def _plan(self) -> Plan:
+        """What is on now."""
+        progress = self._progress()
+        factors = {term.name: term.factor(progress) for term in self.terms}
+        due = [term for term in self.terms if factors[term.name]]
+        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self.tasks.items()}
+        phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
+        if not phase:
+            raise RuntimeError(
+                f'nothing trains in epoch {progress.epoch}, iteration {progress.iteration}: every loss is off by '
+                'schedule'
+            )
+        return Plan(progress, tasks, factors, due, phase)
+
+    def _learn(
+        self, student: nn.Module, run_student: Callable[[], dict[str, Any]], batch: Batch, plan: Plan
+    ) -> tuple[dict[str, Any], list[Term]]:
+        """The learners' own passes: the student's, tapped, then its peers'.
+
+        Returns:
+            Their losses, weighted; and the terms whose RoIs there were.
+        """
+        branches = sorted({*_branches(plan.due), *filter(None, self.observe.values())})
+        taps = [*self._asked('student', plan.due), *self.observe, *region_taps(branches)]
+        settle = settled_taps(branches, taps)
+        recorded = Taps(student, taps, 'student', self._clone, settle=settle, every=self._assigned.values())
+        with recorded.recording():
+            own = dict(run_student())
+        if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
-        regions = self.regions = read_regions(recorded, branches, len(images))
+        batch.sizes = self.sizes.of(batch.images, batch.data_samples)
+        batch.regions = self.regions = read_regions(recorded, branches, len(batch.images))
+        batch.assigned = {head: _labels(recorded.all_of(tap)) for head, tap in self._assigned.items()}
         seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
         self.observed = {tap: value.detach() for tap, value in seen.items()}
-        active = [loss for loss in due if regions.keys() >= set(loss.student_branches)]
-        student_values = recorded.values(_student_taps(active))
-        losses = {name: _scaled(name, value, task_factor) for name, value in losses.items()}
+        active = [term for term in plan.due if batch.regions.keys() >= term.branches]
+        batch.values['student'] = recorded.values(self._asked('student', active))
+        losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        for name, peer in self._beside().items():
+            if plan.tasks[name] or any(name in (term.learner, *term.sources) for term in active):
+                own = peer.learn(batch, self._asked(name, active))
+                losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+        return losses, active
 
-        sizes = self.sizes.of(images, data_samples)
-        teacher_values = {
-            name: teacher(images, wanted, sizes, _teacher_rois(active, name, regions))
-            for name, teacher in self.teachers.items()
-            if (wanted := _teacher_taps(active, name))
-        }
-        context = Context(epoch, data_samples, images.device, regions)
-        for loss in active:
-            loss.check_gradient(student_values)
-            value = loss(student_values, teacher_values[loss.teacher], context)
-            losses[loss.name] = _scaled(loss.name, value, factors[loss.name])
-        if trains and (self._phased or not task_factor or active != self.configured):
-            self._leave_out(student, losses, due, active, phase, nodes)
-        self.finite.watch(losses, images, student)
+    def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
+        """What the sources say of the batch, and the losses that compare it with what the learners say."""
+        wanted = {name: self._wanted(name, active) for name in self.sources}
+        taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
+        losses = {}
+        for term in active:
+            compared = self._compared(term, batch, taught)
+            if term.learner in term.on:
+                term.check_gradient(compared[term.learner])
+            losses[term.name] = _scaled(term.name, term(compared, batch), plan.factors[term.name])
         return losses
 
     def _leave_out(
         self,
         student: nn.Module,
         losses: dict[str, Any],
-        due: list[ConfiguredLoss],
-        active: list[ConfiguredLoss],
-        phase: tuple[Any, ...],
+        plan: Plan,
+        active: Sequence[Term],
         nodes: dict[nn.Module, list[Any]],
     ) -> None:
-        """Leave what is off as it is; `due` are the losses that the schedules want, `active` those that had RoIs."""
-        off = [p for loss in self.configured if loss not in due for p in loss.parameters()]
-        unused = [p for loss in due if loss not in active for p in loss.parameters()]
-        if not phase[0]:  # the student's own losses are off
-            values = [losses[loss.name] for loss in active]
-            off = self.phases.find(student, phase, values, nodes, keep=active == due).parameters
-            if active != due:  # other processes may have had RoIs
+        """Leave what is off as it is; `plan.due` are the terms that schedules want, `active` those that had RoIs."""
+        off = [p for term in self.terms if term not in plan.due for p in term.parameters()]
+        unused = [p for term in plan.due if term not in active for p in term.parameters()]
+        complete = list(active) == plan.due
+        if not all(plan.tasks.values()):  # what is on may reach a part of the learners only
+            values = [value for name, entry in losses.items() if 'loss' in name for value in _tensors(entry)]
+            off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
+            if not complete:  # other processes may have had RoIs
                 off, unused = [], off
         zero = self.phases.leave_out(off, unused)
         if zero is not None:
@@ -186,94 +331,56 @@ class Distillation(nn.Module):
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
 
-    def _progress(self) -> tuple[int, int]:
-        """Epoch and iteration from mmengine's message hub, where anything depends on them."""
+    def _progress(self) -> Progress:
+        """How far the run is, from mmengine's message hub, where anything depends on it."""
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self._schedules() if not schedule.constant]
-        asks += [f'the {loss.name} loss needs the epoch' for loss in self.configured if 'epoch' in loss.needs]
+        for need in ('epoch', 'iteration'):
+            asks += [f'the {term.name} loss needs the {need}' for term in self.terms if need in term.needs]
         if info.get('epoch') is None and asks:
             raise RuntimeError(
                 f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "
                 "mmengine.logging.MessageHub.get_current_instance().update_info('epoch', n) and ('iter', n) in your "
                 'own loop'
             )
-        if not self._checked and info.get('max_epochs') is not None:
+        epoch, iteration = int(info.get('epoch') or 0), int(info.get('iter') or 0)
+        progress = Progress(epoch, iteration, info.get('max_epochs'), info.get('max_iters'))
+        if not self._checked and progress.epochs is not None:
             self._checked = True
-            self._check_plan(info['max_epochs'], info.get('max_iters'))
+            self._check_plan(progress)
             compare_with_resumed(self)
-        return int(info.get('epoch') or 0), int(info.get('iter') or 0)
+        return progress
 
-    def _check_plan(self, epochs: int, iterations: int | None) -> None:
+    def _check_plan(self, progress: Progress) -> None:
         """Once, before the first step: whether what is configured ever counts."""
-        weightless = [
-            loss.name for loss in self.configured if not loss.factor(loss.schedule.begin, loss.schedule.begin)
-        ]
-        if weightless:
-            print_log(f'{weightless} have loss_weight=0: they are off', 'current', logging.WARNING)
-        schedules = self._schedules() if self.task_weight else self._schedules()[:-1]
-        schedules = [pair for pair in schedules if pair[0] not in weightless]
-        check_schedules(schedules, epochs, iterations, self.iteration_based)
+        begins = {term.name: Progress(term.schedule.begin, term.schedule.begin) for term in self.terms}
+        off = [term.name for term in self.terms if not term.factor(begins[term.name])]
+        if off:
+            print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
+        off += [_task_name(name) for name, (weight, _) in self.tasks.items() if not weight]
+        check_schedules([pair for pair in self._schedules() if pair[0] not in off], progress, self.iteration_based)
 
     def _schedules(self) -> list[tuple[str, Schedule]]:
         """By name, those of all losses; the student's own are 'task'."""
-        return [*((loss.name, loss.schedule) for loss in self.configured), ('task', self.task_schedule)]
+        tasks = [(_task_name(name), schedule) for name, (_, schedule) in self.tasks.items()]
+        return [*((term.name, term.schedule) for term in self.terms), *tasks]
 
 
-def _check_input_shape(shape: Any) -> None:
-    if shape is None:
-        return
-    whole = (
-        [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape]
-        if isinstance(shape, (tuple, list))
-        else []
-    )
-    if len(whole) != 3 or not all(whole):
-        raise ValueError(f'input_shape={shape!r} given, expected (channels, height, width)')
+def _task_name(learner: str) -> str:
+    return 'task' if learner == 'student' else f'{learner} task'
 
 
-def infer_input_shape(student: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W): channels as normalised, or of the first convolution; the backbone's own image size, or 224."""
-    mean = getattr(getattr(student, 'data_preprocessor', None), 'mean', None)
-    convs = (m.in_channels for m in student.modules() if isinstance(m, nn.Conv2d))
-    if isinstance(mean, Tensor) and mean.numel() > 1:
-        channels = mean.numel()
-    else:  # the first convolution of some detectors (YOLOX) sees pixels that were moved into channels
-        channels = 3 if is_detector(student) else next(convs, 3)
-    size: Any = getattr(getattr(student, 'backbone', None), 'img_size', 224)
-    height, width = (size, size) if isinstance(size, int) else tuple(size)[:2]
-    return channels, height, width
+def _branches(terms: Iterable[Term]) -> list[BoxBranch]:
+    return sorted({branch for term in terms for branch in term.branches})
 
 
-def _student_taps(losses: Iterable[ConfiguredLoss]) -> list[Tap]:
-    return [tap for loss in losses for tap in loss.student_taps]
+def _labels(told: Iterable[Any]) -> list[Tensor]:
+    """Of what classification losses take in, some with a score beside the labels."""
+    return [item[0] if isinstance(item, (list, tuple)) else item for item in told]
 
 
-def _teacher_taps(losses: Iterable[ConfiguredLoss], teacher: str) -> list[Tap]:
-    return [tap for loss in losses if loss.teacher == teacher for tap in loss.teacher_taps]
-
-
-def _student_branches(losses: Iterable[ConfiguredLoss]) -> list[BoxBranch]:
-    return sorted({branch for loss in losses for branch in loss.student_branches})
-
-
-def _teacher_branches(losses: Iterable[ConfiguredLoss], teacher: str) -> dict[BoxBranch, BoxBranch]:
-    """The teacher's box branches that are read, each with the student's branch whose RoIs it scores."""
-    found: dict[BoxBranch, BoxBranch] = {}
-    for loss in losses:
-        for of_student, of_teacher in filter(None, loss.branches if loss.teacher == teacher else ()):
-            if found.setdefault(of_teacher, of_student) != of_student:
-                raise ValueError(
-                    f'stage {of_teacher.stage} of {teacher} is compared with the stages {found[of_teacher].stage} and '
-                    f'{of_student.stage} of the student, which sample different RoIs; choose one of them'
-                )
-    return found
-
-
-def _teacher_rois(
-    losses: Iterable[ConfiguredLoss], teacher: str, regions: Mapping[BoxBranch, Region]
-) -> dict[BoxBranch, Tensor]:
-    pairs = _teacher_branches(losses, teacher)
-    return {of_teacher: regions[of_student].rois for of_teacher, of_student in pairs.items()}
+def _tensors(entry: Any) -> list[Tensor]:
+    return list(entry) if isinstance(entry, (list, tuple)) else [entry]
 
 
 def _scaled(name: str, value: Any, factor: float) -> Any:

@@ -8,12 +8,10 @@ from typing import Any
 
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from torch import nn
 
-from ..networks.detectors import is_detector
 from ..options import check_mapping
 from ..randomness import keep_random_state
-from ..teachers import DISTILLED_KEYS, EXAMPLE, Teacher, build_teacher
+from ..teachers import DISTILLED_KEYS, EXAMPLE, build_source
 from .step import Distillation
 
 
@@ -50,7 +48,7 @@ class DistilledMixin:
             super().init_weights()  # type: ignore[misc]
         finally:
             self._modules['distill'] = distillation  # type: ignore[attr-defined]
-        self.distill.prepare(next(self.parameters()))  # type: ignore[attr-defined]
+        self.distill.prepare(self, next(self.parameters()))  # type: ignore[arg-type, attr-defined]
 
 
 @functools.cache
@@ -90,7 +88,8 @@ def distill(
         losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
             compare; see the README for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
-            ``dict(model=..., checkpoint=...)``, or a built and trained module.
+            ``dict(model=..., checkpoint=...)``, a built and trained module, or ``dict(type=...)`` for
+            another kind of source: ``Own``, ``Labels``, ``Peer``. None if no loss reads one.
         teachers: Several of those by name, instead of ``teacher``; each loss then says which.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) for the dry run that learns shapes; inferred when None.
@@ -112,16 +111,16 @@ def distill(
         raise TypeError(
             f"{type(model).__name__}.forward has no argument `mode`, which mmengine's training calls it with"
         )
-    if (teacher is None) == (teachers is None) or not isinstance(teachers or {}, Mapping):
+    if (teacher is not None and teachers is not None) or not isinstance(teachers or {}, Mapping):
         raise ValueError(f'give either teacher=... or teachers=dict(name=...): {EXAMPLE}')
-    specs = {'teacher': teacher} if teachers is None else check_mapping(teachers, 'teachers', 'dict(a=..., b=...)')
+    specs = check_mapping(teachers or {}, 'teachers', 'dict(a=..., b=...)')
+    if teacher is not None:
+        specs = {'teacher': teacher}
+    if 'student' in specs:
+        raise ValueError("teachers names one 'student', which the student itself is called: give it another name")
     with keep_random_state():
-        built = {
-            name: Teacher(build_teacher(spec, name, model), model)  # nothing of the student is touched
-            for name, spec in specs.items()
-        }
+        built = {name: build_source(spec, name, model) for name, spec in specs.items()}
         distillation = Distillation(model, built, losses, task_loss, input_shape)
-    _check_labels(model, distillation)
     model.__class__ = distilled_class(type(model))  # type: ignore[arg-type]
     model.distill = distillation
     return model
@@ -173,18 +172,3 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
             raise ValueError(f"model has the unknown key '{key}': is '{near[0]}' meant?")
     model = MODELS.build({'type': student, **student_arguments})
     return distill(model, losses or {}, teacher, teachers, task_loss, input_shape)
-
-
-def _check_labels(model: nn.Module, distillation: Distillation) -> None:
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    if is_detector(model):  # labels are those of RoIs
-        return
-    if getattr(preprocessor, 'batch_augments', None) is None and not getattr(preprocessor, 'to_onehot', False):
-        return
-    for loss in distillation.configured:
-        if 'labels' in loss.needs:
-            raise ValueError(
-                f"losses['{loss.name}'] ({loss.kind}) needs one class per image, and the student's data preprocessor "
-                'makes soft labels (mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / '
-                'to_onehot, or use KDLoss'
-            )

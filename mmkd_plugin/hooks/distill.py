@@ -10,6 +10,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
 from ..distillation.resuming import compare_with_checkpoint
+from ..facts import TrainingData
 
 
 def distillation_of(runner: Any) -> Any:
@@ -20,7 +21,7 @@ def distillation_of(runner: Any) -> Any:
 
 @HOOKS.register_module()
 class DistillHook(Hook):
-    """Gives samples their index where a loss needs it, and compares a checkpoint to resume from with this run.
+    """Tells losses of the training data and samples of their index, and compares a checkpoint to resume from.
 
     ``tools/train.py`` adds it by itself, and :class:`TeacherEvalHook` does the same; with another ``train.py`` and
     without that hook, name it in ``custom_hooks``. Twice is once.
@@ -32,12 +33,13 @@ class DistillHook(Hook):
     priority = 'NORMAL'
 
     def before_run(self, runner: Any) -> None:
-        """Put the index around the training data, where a loss needs ``sample_idx``."""
+        """Tell of the training data, and put the index around them where a loss needs ``sample_idx``."""
         distillation = distillation_of(runner)
-        if distillation is None or not any('sample_idx' in loss.needs for loss in distillation.configured):
-            return
         loader = getattr(runner._train_loop, 'dataloader', None)  # None or a config in a test
-        if loader is not None and not isinstance(loader.dataset, IndexedDataset):
+        if distillation is None or loader is None:
+            return
+        distillation.data = TrainingData(loader.dataset)
+        if distillation.needs('sample_idx') and not isinstance(loader.dataset, IndexedDataset):
             loop = runner._train_loop
             loop.dataloader = rewrapped_loader(loader, IndexedDataset(loader.dataset))
             if hasattr(loop, 'dataloader_iterator'):  # an iteration-based loop has begun to read

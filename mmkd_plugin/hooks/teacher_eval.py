@@ -66,7 +66,7 @@ class TeacherEvalHook(DistillHook):
         loop = runner.val_loop
         classes = (getattr(loop.dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for name, teacher in model.distill.teachers.items():
-            self._compare_classes(runner, name, teacher.classes, classes, model.distill.configured)
+            self._compare_classes(runner, name, teacher.classes, classes, model.distill.terms)
             if not isinstance(teacher.model, BaseModel):
                 runner.logger.warning(
                     f'TeacherEvalHook: {name} is a {type(teacher.model).__name__}, which has no '

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets.indexed import owners
-from ..networks.detectors import example_rois
+from ..facts import Batch
+from ..networks import example_rois
 from ..randomness import keep_random_state
-from ..teachers import Teacher
+from ..teachers import Frozen
 
 _SAMPLES = 4
 # of the spread of the values; another normalisation, padding or layout is off by far more, rounding by far less
@@ -56,7 +57,7 @@ def check_paths(model: Any, loader: Any) -> None:
                     _compare_taps(teacher, images, sizes, alone)
 
 
-def _compare_images(teacher: Teacher, shown: Tensor, alone: Tensor) -> None:
+def _compare_images(teacher: Frozen, shown: Tensor, alone: Tensor) -> None:
     height, width = (min(a, b) for a, b in zip(shown.shape[-2:], alone.shape[-2:], strict=True))
     found = _difference(shown[..., :height, :width], alone[..., :height, :width])
     if found > _TOLERANCE:
@@ -67,9 +68,9 @@ def _compare_images(teacher: Teacher, shown: Tensor, alone: Tensor) -> None:
         )
 
 
-def _compare_taps(teacher: Teacher, images: Tensor, sizes: Any, alone: Tensor) -> None:
+def _compare_taps(teacher: Frozen, images: Tensor, sizes: Any, alone: Tensor) -> None:
     rois = dict.fromkeys(teacher.branches, example_rois(images))
-    taught = teacher(images, teacher.taps, sizes, rois)
+    taught = teacher.read(Batch.example(images, teacher.wanted.values(), sizes), teacher.wanted)
     computed = teacher.alone(alone, rois)
     for tap, value in computed.items():
         if (found := _difference(taught[tap], value)) > _TOLERANCE:

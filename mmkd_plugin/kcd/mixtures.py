@@ -7,7 +7,7 @@ from mmengine.dataset import Compose
 from torch import nn
 
 from ..datasets.indexed import owners
-from ..networks.detectors import is_detector
+from ..networks import network_of
 
 _WHY = 'so that a prediction belongs to no single sample: remove'
 
@@ -23,8 +23,7 @@ def refuse_mixtures(model: nn.Module, dataset: Any, when: str = '') -> None:
     Raises:
         ValueError: If the data preprocessor or a transform mixes images.
     """
-    augments = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
-    if augments is not None and not is_detector(model):  # a detector's only resize
+    if network_of(model).mixes_images:
         raise ValueError(
             f"KCDHook: {when}the student's data preprocessor mixes images (batch_augments / train_cfg.augments), "
             f'{_WHY} them'
@@ -50,7 +49,7 @@ def refuse_planned_mixtures(hooks: Iterable[Any], model: nn.Module, epochs: int)
             if epoch > epochs:
                 continue
             mixing = _mixing_transform(pipeline)
-            if augments is not None and not is_detector(model):
+            if augments is not None and network_of(model).mixes_by_batch:
                 mixing = 'batch_augments'
             if mixing:
                 raise ValueError(

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.indexed import INDEX
-from ..networks.classifiers import check_reads_logits
-from ..networks.detectors import all_branches, box_branch
-from ..networks.taps import Tap, find_module
+from ..networks import Tap, network_of
 
 
 class Observer:
@@ -27,9 +25,9 @@ class Observer:
 
     def __init__(self, model: Any, logits: str | None, value: Callable[[Tensor], Tensor]) -> None:
         self.tap = Tap.parse(logits or find_logits(model))
-        find_module(model, self.tap.path, 'student')
-        self.branch = box_branch(model, self.tap.path, 'student')
-        check_reads_logits(model, self.tap, self.branch, 'student', 'KCDHook')
+        student = network_of(model)
+        self.branch = student.rows(self.tap)
+        student.check_logits(self.tap, 'KCDHook')
         self.value = value
         self.distill = model.distill
         self.distill.observe[self.tap] = self.branch
@@ -82,14 +80,14 @@ def find_logits(model: nn.Module) -> str:
     Raises:
         ValueError: If none of these is there.
     """
-    if branches := all_branches(model):
-        stage = branches[-1].stage
-        return 'roi_head.bbox_head.fc_cls' if stage is None else f'roi_head.bbox_head.{stage}.fc_cls'
-    for loss in model.distill.configured:  # type: ignore[union-attr]
-        if loss.kind in ('KDLoss', 'DKDLoss'):
-            return str(loss.student_taps[-1])
-    if isinstance(getattr(getattr(model, 'head', None), 'fc', None), nn.Module):
-        return 'head.fc'
+    network = network_of(model)
+    if network.branches():
+        return str(network.classifier())
+    for term in model.distill.terms:  # type: ignore[union-attr]
+        if term.kind in ('KDLoss', 'DKDLoss') and term.learner == 'student':
+            return str(term.taps('student')[-1])
+    if tap := network.classifier():
+        return str(tap)
     raise ValueError(
         f'KCDHook: no classifier found in {type(model).__name__}; say '
         "logits='its path' (tools/list_modules.py lists them)"

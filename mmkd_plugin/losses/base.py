@@ -59,11 +59,12 @@ class DistillLoss(nn.Module):
     """Base of all distillation losses: tensors in, one weighted scalar out.
 
     A subclass implements ``forward(student, teacher, **needs)``. ``student`` and ``teacher`` are
-    the two tapped tensors, or two lists of tensors where :attr:`relates_layers` is true.
+    the two tapped tensors, or two lists of tensors where :attr:`relates_layers` is true. A loss that
+    reads other :attr:`sides` takes these instead.
 
     Learnable parts (a regressor, an attention module ...) belong to the loss. They are made in
     :meth:`build_connectors`, which is called once, before the optimizer exists, with the shapes
-    that a dry run of both networks gave.
+    that a dry run of all networks gave.
 
     Args:
         loss_weight: Factor on the value (dimensionless).
@@ -74,23 +75,40 @@ class DistillLoss(nn.Module):
 
     #: Whether the taps must be class scores, which the parts of a known model tell from other values.
     compares_logits: ClassVar[bool] = False
-    #: Names of what ``forward`` wants besides the taps: ``labels`` (N,) int64, ``sample_idx`` (N,)
-    #: int64, ``epoch`` (int, from 0). Passed as keyword arguments.
+    #: What ``forward`` takes first: ``student``, and ``teacher`` (one source) or ``teachers`` (any number of them, a
+    #: dictionary by name). ``('student',)`` is a loss without a teacher, ``('teacher',)`` one that trains its learnable
+    #: parts on a teacher alone.
+    sides: ClassVar[tuple[str, ...]] = ('student', 'teacher')
+    #: Names of what ``forward`` wants besides the taps, passed as keyword arguments: ``labels`` (N,) int64,
+    #: ``sample_idx`` (N,) int64, ``epoch`` ... (``mmkd_plugin.facts.NEEDS`` has all, and takes more).
     needs: ClassVar[tuple[str, ...]] = ()
-    #: False: a list of taps makes one loss per layer, summed. True: the loss gets the whole lists.
+    #: False: a list of taps makes one loss per layer, summed, and all sides have lists of the same length. True: the
+    #: loss gets the whole lists, of any length.
     relates_layers: ClassVar[bool] = False
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = check_number(loss_weight, f'{type(self).__name__}: loss_weight')
 
-    def build_connectors(self, student: Any, teacher: Any) -> None:
+    def build_connectors(self, *sides: Any, **named: Any) -> None:
         """Make learnable parts from the shapes of the taps; nothing by default.
 
         Args:
-            student: ``torch.Size`` of the student's tap, batch first (a list of sizes where
-                :attr:`relates_layers` is true).
-            teacher: The same for the teacher.
+            *sides: As ``forward`` gets values, ``(student, teacher)`` for most: the shape of a tap, batch first (a list
+                of them where :attr:`relates_layers` is true). A shape knows the ``tap``, the ``model`` and the
+                ``module`` that it comes from.
+            **named: Nothing; a subclass names its own.
+        """
+
+    def prepare(self, facts: Any) -> None:
+        """Take over what is known before training; nothing by default.
+
+        Called once, when weights are loaded and before batch norms are folded; a resumed run loads the loss's own
+        parameters and buffers after it. What is kept must be a parameter or a buffer, so that checkpoints have it.
+
+        Args:
+            facts: :class:`mmkd_plugin.facts.Facts`: the networks and their tapped modules by side, how many training
+                samples there are, and their labels.
         """
 
     def extra_repr(self) -> str:

@@ -1,16 +1,18 @@
-"""mmdet's detectors: running the parts of one that somebody reads, and the RoIs that a student samples.
+"""mmdet's detectors: the parts of one that somebody reads, and what the rows of their values are.
 
 Nothing of mmdet is imported; a detector is known by what it has.
 """
 
 import inspect
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .taps import Tap, Taps
+from .network import Network
+from .regions import BoxBranch
+from .taps import Tap, Taps, find_module
 
 #: Heads that run on every feature level.
 DENSE_HEADS = ('rpn_head', 'bbox_head')
@@ -18,198 +20,204 @@ DENSE_HEADS = ('rpn_head', 'bbox_head')
 _BOX_MODULES = ('bbox_roi_extractor', 'shared_head', 'bbox_head')
 
 
-class BoxBranch(NamedTuple):
-    """The box branch of a two-stage detector, or one stage of a cascade's.
+class Detector(Network):
+    """A detector: features of images, dense heads on them, and a RoI head whose box branches score RoIs.
 
-    In training it classifies RoIs that the detector sampled itself. They are read where they go
-    into the RoI extractor, and their labels where they go into the classification loss: these are
-    the student's own, neither sampled nor assigned a second time.
+    One-stage, two-stage and set-prediction detectors differ in which of these they have.
     """
 
-    stage: int | None = None
+    mixes_by_batch: ClassVar[bool] = False
 
-    @property
-    def rois(self) -> Tap:
-        """Where the RoIs are read: (R, 5), index of the image and x1, y1, x2, y2 in its pixels."""
-        return Tap(self._path('bbox_roi_extractor'), of_input=True, index=(1,))
+    @classmethod
+    def is_kind_of(cls, model: nn.Module) -> bool:
+        """Whether it extracts features and has heads on them."""
+        heads = (getattr(model, head, None) for head in (*DENSE_HEADS, 'roi_head'))
+        return hasattr(model, 'extract_feat') and any(head is not None for head in heads)
 
-    @property
-    def features(self) -> Tap:
-        """Where the finest of the feature maps is read that the RoIs are cut from: (N, C, H, W)."""
-        return Tap(self._path('bbox_roi_extractor'), of_input=True, index=(0, 0))
+    def run(
+        self, images: Tensor, paths: Collection[str] | None = None, rois: Mapping[BoxBranch, Tensor] | None = None
+    ) -> None:
+        """Backbone and neck, and of the heads what is asked for; no proposals, losses or post-processing.
 
-    @property
-    def head(self) -> str:
-        """Path of the head that scores what was cut out."""
-        return self._path('bbox_head')
-
-    def before_head(self, tap: Tap) -> bool:
-        """Whether a tap is read before the head runs.
-
-        Samplers that mine hard examples and mask branches run the same RoI extractor on other RoIs; what counts is
-        what the head's last run took in.
+        Args:
+            images: (N, C, H, W).
+            paths: The modules that somebody reads; None runs the heads on feature maps.
+            rois: By box branch, what it scores.
         """
-        return any(f'{tap.path}.'.startswith(f'{self._path(name)}.') for name in ('bbox_roi_extractor', 'shared_head'))
+        features = self.model.extract_feat(images)
+        for name in DENSE_HEADS:
+            head = getattr(self.model, name, None)
+            if head is not None and (paths is None or any(Tap(path).below(name) for path in paths)):
+                head(features)
+        for branch, boxes in (rois or {}).items():
+            branch.run(self.model, features, boxes)
+
+    def rows(self, tap: Tap) -> BoxBranch | None:
+        """The box branch that a tap lies in; None for modules that run on whole images.
+
+        Raises:
+            ValueError: If there is no such module, or if it is a part of a RoI head that cannot be distilled.
+        """
+        find_module(self.model, tap.path, self.side)
+        head: Any = getattr(self.model, 'roi_head', None)
+        if head is None or not tap.below('roi_head'):
+            return None
+        names = tap.path.split('.')[1:]
+        where = f"'{tap.path}' of the {self.side}"
+        if not names or names[0] not in _BOX_MODULES:
+            raise ValueError(
+                f'{where}: of a RoI head only the box branch can be tapped '
+                f'({", ".join(f"roi_head.{name}" for name in _BOX_MODULES)}); masks, key points and points see other '
+                'RoIs'
+            )
+        cascade = isinstance(head.bbox_head, nn.ModuleList)
+        expected = ['stage', 'x', 'rois'] if cascade else ['x', 'rois']
+        taken = [p.name for p in inspect.signature(head._bbox_forward).parameters.values()]
+        if taken != expected:
+            raise ValueError(
+                f'{where}: the box branch of {type(head).__name__} takes {taken}, expected {expected} as in '
+                'StandardRoIHead and CascadeRoIHead. Tap the backbone or the neck of this detector'
+            )
+        if not cascade:
+            return self._trained(BoxBranch())
+        if len(names) < 2 or not names[1].isdecimal() or int(names[1]) >= len(head.bbox_head):
+            raise ValueError(
+                f'{where}: {type(head).__name__} has {len(head.bbox_head)} stages, and each samples RoIs of its own: '
+                f"name one, as in 'roi_head.{names[0]}.0'"
+            )
+        return self._trained(BoxBranch(int(names[1])))
+
+    def _trained(self, branch: BoxBranch) -> BoxBranch:
+        head = self.model.get_submodule(branch.head)
+        if not isinstance(getattr(head, 'loss_cls', None), nn.Module):
+            raise ValueError(
+                f"the {self.side}'s {branch.head} ({type(head).__name__}) has no loss_cls, where labels are read"
+            )
+        return branch
+
+    def branches(self) -> list[BoxBranch]:
+        """Every box branch, for tools that look at all modules."""
+        head: Any = getattr(getattr(self.model, 'roi_head', None), 'bbox_head', None)
+        if head is None:
+            return []
+        return [BoxBranch(i) for i in range(len(head))] if isinstance(head, nn.ModuleList) else [BoxBranch()]
+
+    def dense_head(self, tap: Tap) -> str | None:
+        """The dense head that a tap lies in."""
+        return next((name for name in DENSE_HEADS if tap.below(name)), None)
+
+    def assigned_at(self, taps: Iterable[Tap]) -> dict[str, Tap]:
+        """Where the classification losses of dense heads take it in."""
+        heads = dict.fromkeys(head for tap in taps if (head := self.dense_head(tap)))
+        losses = {head: getattr(self.model.get_submodule(head), 'loss_cls', None) for head in heads}
+        told = [head for head, loss in losses.items() if isinstance(loss, nn.Module)]
+        return {head: Tap(f'{head}.loss_cls', of_input=True, index=(1,)) for head in told}
+
+    def check_read(self, recorded: Taps, again: Callable[[], Taps]) -> None:
+        """Refuse what is not run, one level taken for all, and values that are others in training.
+
+        Raises:
+            ValueError: If a module lies where a detector is not run; if it runs once for each feature level and the
+                tap names none; if a dense head puts out something else in training.
+        """
+        for tap in recorded.taps:
+            head, calls = self.dense_head(tap), recorded.counts.get(tap.path, 0)
+            if calls == 0:
+                raise ValueError(
+                    f"'{tap}' of the {self.side} cannot be tapped: of a {type(self.model).__name__} only the backbone, "
+                    'the neck, dense heads and the box branch of a RoI head are run for distillation'
+                )
+            if tap.call is not None and tap.call >= calls:
+                raise ValueError(
+                    f"'{tap}' of the {self.side} is call {tap.call} of a module that runs {calls} times in one pass, "
+                    f"counted from 0: '{tap.path}@0'" + (f" ... '{tap.path}@{calls - 1}'" if calls > 1 else '')
+                )
+            if head and calls > 1 and tap.call is None:
+                raise ValueError(
+                    f"'{tap}' of the {self.side} runs {calls} times in one pass, once for each feature level, and only "
+                    f"the last would be read: name the level, as in '{tap.path}@0' ... '{tap.path}@{calls - 1}', or "
+                    f"tap the head and name output and level, as in '{head}[0][2]'"
+                )
+        dense = [tap for tap in recorded.taps if self.dense_head(tap)]
+        heads = [self.model.get_submodule(name) for name in {self.dense_head(tap) for tap in dense}]
+        for module in heads:
+            module.training = True  # the head's own switch alone; norms inside stay in evaluation mode
+        try:
+            training = again().values(dense) if dense else {}
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f'a dense head of the {self.side} puts out something else in training: {error}') from error
+        finally:
+            for module in heads:
+                module.training = False
+        for tap, value in training.items():
+            expected = recorded.values([tap])[tap]
+            if value.shape != expected.shape or not torch.allclose(value, expected, rtol=1e-3, atol=1e-5):
+                raise ValueError(
+                    f"'{tap}' of the {self.side} has other values in training than in evaluation mode, so those of a "
+                    'student and a teacher cannot be compared: tap a module before it'
+                )
+
+    def check_logits(self, tap: Tap, who: str) -> None:
+        """As of every network; of a detector, RoIs are classified.
+
+        Raises:
+            ValueError: If the tap reads no class scores of RoIs.
+        """
+        branch = self.rows(tap)
+        if branch is None:
+            raise ValueError(
+                f"{who} compares class scores, and '{tap}' of the {self.side} reads none: of a detector, RoIs are "
+                "classified in 'roi_head.bbox_head.fc_cls'; use a feature loss on the backbone or neck"
+            )
+        head: Any = self.model.get_submodule(branch.head)
+        scores = (f'{branch.head}.fc_cls', f'{branch.head}[0]')
+        if str(tap) not in scores:
+            raise ValueError(
+                f"{who} compares class scores, and '{tap}' of the {self.side} reads none: on='{scores[0]}'"
+            )
+        if getattr(head, 'custom_cls_channels', False):
+            raise ValueError(
+                f"{who}: the columns of '{tap}' of the {self.side} are not just classes and background ("
+                f'{type(head.loss_cls).__name__} adds its own), so they cannot be compared as one prediction; use a '
+                'feature loss'
+            )
+        self._check_sigmoid(head.loss_cls, tap, who)
+
+    def check_labels(self, tap: Tap, who: str) -> None:
+        """A detector has a class for each RoI, and none for an image.
+
+        Raises:
+            ValueError: If the tap lies in no box branch.
+        """
+        if self.rows(tap) is None:
+            raise ValueError(
+                f"{who} needs a class for each row, which a detector has for its RoIs: on='roi_head.bbox_head.fc_cls'. "
+                'For one-stage detectors use a feature loss on the backbone or neck'
+            )
 
     @property
-    def labels(self) -> Tap:
-        """Where their assigned classes are read: (R,), background last. Not there without RoIs."""
-        return Tap(f'{self.head}.loss_cls', of_input=True, index=(1,))
+    def softens_labels(self) -> bool:
+        """Never: labels are those of RoIs."""
+        return False
 
-    def run(self, model: nn.Module, features: Collection[Tensor], rois: Tensor) -> None:
-        """Score RoIs on a detector's own feature maps."""
-        stage = () if self.stage is None else (self.stage,)
-        model.roi_head._bbox_forward(*stage, features, rois)  # type: ignore[union-attr, operator]
+    def classifier(self) -> Tap | None:
+        """That of the last box branch."""
+        branches = self.branches()
+        return Tap(f'{branches[-1].head}.fc_cls') if branches else None
 
-    def _path(self, module: str) -> str:
-        return f'roi_head.{module}' if self.stage is None else f'roi_head.{module}.{self.stage}'
-
-
-class Region(NamedTuple):
-    """What a box branch saw in one training step: RoIs (R, 5) and their labels (R,)."""
-
-    rois: Tensor
-    labels: Tensor
+    def _channels(self) -> int:
+        return 3  # the first convolution of some detectors (YOLOX) sees pixels that were moved into channels
 
 
-def is_detector(model: nn.Module) -> bool:
-    """Whether this is a detector of mmdet's kind: features, and heads on them."""
-    heads = (getattr(model, head, None) for head in (*DENSE_HEADS, 'roi_head'))
-    return hasattr(model, 'extract_feat') and any(head is not None for head in heads)
+#: Kinds of networks, the particular before the general.
+KINDS: list[type[Network]] = [Detector, Network]
 
 
-def box_branch(model: nn.Module, path: str, side: str) -> BoxBranch | None:
-    """The box branch that a module belongs to; None for modules that run on whole images.
+def network_of(model: nn.Module, side: str = 'student') -> Network:
+    """The face of a model.
 
     Args:
-        model: The detector (or any other model).
-        path: Of the module, such as ``roi_head.bbox_head.fc_cls``.
-        side: What the model is called in errors.
-
-    Raises:
-        ValueError: If the module is a part of a RoI head that cannot be distilled.
+        model: Any network.
+        side: What it is called in errors.
     """
-    head: Any = getattr(model, 'roi_head', None)
-    if head is None or not f'{path}.'.startswith('roi_head.'):
-        return None
-    names = path.split('.')[1:]
-    if not names or names[0] not in _BOX_MODULES:
-        raise ValueError(
-            f"'{path}' of the {side}: of a RoI head only the box branch can be tapped "
-            f'({", ".join(f"roi_head.{name}" for name in _BOX_MODULES)}); masks, key points and points see other RoIs'
-        )
-    cascade = isinstance(head.bbox_head, nn.ModuleList)
-    expected = ['stage', 'x', 'rois'] if cascade else ['x', 'rois']
-    parameters = inspect.signature(head._bbox_forward).parameters.values()
-    taken = [p.name for p in parameters]
-    if taken != expected:
-        raise ValueError(
-            f"'{path}' of the {side}: the box branch of {type(head).__name__} takes {taken}, expected {expected} as "
-            'in StandardRoIHead and CascadeRoIHead. Tap the backbone or the neck of this detector'
-        )
-    if not cascade:
-        return _trains(model, BoxBranch(), side)
-    if len(names) < 2 or not names[1].isdecimal() or int(names[1]) >= len(head.bbox_head):
-        raise ValueError(
-            f"'{path}' of the {side}: {type(head).__name__} has {len(head.bbox_head)} stages, and each samples RoIs of "
-            f"its own: name one, as in 'roi_head.{names[0]}.0'"
-        )
-    return _trains(model, BoxBranch(int(names[1])), side)
-
-
-def _trains(model: nn.Module, branch: BoxBranch, side: str) -> BoxBranch:
-    head = model.get_submodule(branch.head)
-    if not isinstance(getattr(head, 'loss_cls', None), nn.Module):
-        raise ValueError(f"the {side}'s {branch.head} ({type(head).__name__}) has no loss_cls, where labels are read")
-    return branch
-
-
-def run_detector(
-    model: Any, images: Tensor, paths: Collection[str] | None, rois: Mapping[BoxBranch, Tensor] | None
-) -> None:
-    """Backbone and neck, and of the heads what is asked for; no proposals, losses or post-processing.
-
-    Args:
-        model: The detector.
-        images: (N, C, H, W).
-        paths: The modules that somebody reads; None runs the heads on feature maps.
-        rois: By box branch, what it scores.
-    """
-    features = model.extract_feat(images)
-    for name in DENSE_HEADS:
-        head = getattr(model, name, None)
-        if head is not None and (paths is None or any(f'{path}.'.startswith(f'{name}.') for path in paths)):
-            head(features)
-    for branch, boxes in (rois or {}).items():
-        branch.run(model, features, boxes)
-
-
-def region_taps(branches: Collection[BoxBranch]) -> list[Tap]:
-    """What :func:`read_regions` wants to have been tapped in the student."""
-    return [tap for branch in _with_earlier(branches) for tap in (branch.rois, branch.features, branch.labels)]
-
-
-def settled_taps(branches: Collection[BoxBranch], taps: Collection[Tap]) -> dict[str, list[Tap]]:
-    """By path of each branch's head, the taps that are to hold what its last run took in."""
-    return {branch.head: [tap for tap in taps if branch.before_head(tap)] for branch in _with_earlier(branches)}
-
-
-def read_regions(recorded: Taps, branches: Collection[BoxBranch], images: int) -> dict[BoxBranch, Region]:
-    """The RoIs that box branches saw in the student's training pass, and their labels.
-
-    A stage of a cascade that did not run because an earlier one had no RoIs left is not there.
-
-    Raises:
-        RuntimeError: If a branch did not run, or RoIs and labels do not belong together.
-    """
-    regions: dict[BoxBranch, Region] = {}
-    for branch in _with_earlier(branches):
-        rois, labels = recorded.peek(branch.rois), recorded.peek(branch.labels)
-        if rois is None and any(len(region.rois) == 0 for region in regions.values()):
-            continue
-        if rois is None or (labels is None and len(rois)):
-            missing = branch.rois if rois is None else branch.labels
-            raise RuntimeError(
-                f"the student did not run '{missing.path}' in training, where its RoIs or labels are read"
-            )
-        if (features := recorded.peek(branch.features)) is not None and len(features) != images:
-            raise RuntimeError(
-                f"the student's {branch.features} read {len(features)} feature maps for {images} images: its RoIs "
-                'belong to copies of the images that the teacher does not make (TridentNet), and its box branch cannot '
-                'be distilled; tap the backbone or the neck'
-            )
-        if labels is None:
-            labels = rois.new_zeros(0, dtype=torch.int64)
-        if labels.shape != rois.shape[:1]:
-            raise RuntimeError(
-                f"the student's {branch.labels} read labels {tuple(labels.shape)} for {len(rois)} RoIs, expected one "
-                'for each: this RoI head trains in another way than StandardRoIHead and CascadeRoIHead, and its logits '
-                'cannot be distilled; tap the backbone or the neck'
-            )
-        regions[branch] = Region(rois, labels)
-    return regions
-
-
-def _with_earlier(branches: Collection[BoxBranch]) -> list[BoxBranch]:
-    """And the stages of the cascade before them, in order."""
-    stages = [branch.stage for branch in branches if branch.stage is not None]
-    return [BoxBranch(stage) for stage in range(max(stages) + 1)] if stages else list(branches)
-
-
-def example_rois(images: Tensor) -> Tensor:
-    """Four RoIs of different sizes in each image, (4N, 5), for a dry run."""
-    height, width = images.shape[-2:]
-    corners = torch.tensor(
-        [[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.25, 0.25, 0.75, 0.75], [0.5, 0.125, 0.625, 0.25]], device=images.device
-    )
-    boxes = corners * corners.new_tensor([width, height, width, height])
-    index = torch.arange(len(images), device=images.device).repeat_interleave(len(boxes))
-    return torch.cat([index[:, None].float(), boxes.repeat(len(images), 1)], dim=1)
-
-
-def all_branches(model: nn.Module) -> list[BoxBranch]:
-    """Every box branch of a detector, for tools that look at all modules."""
-    head: Any = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    if head is None:
-        return []
-    return [BoxBranch(i) for i in range(len(head))] if isinstance(head, nn.ModuleList) else [BoxBranch()]
+    return next(kind for kind in KINDS if kind.is_kind_of(model))(model, side)

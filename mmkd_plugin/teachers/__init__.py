@@ -1,15 +1,25 @@
-"""Where knowledge comes from: resolving, loading, freezing and running a teacher."""
+"""Where knowledge comes from: each kind of teacher, and what a config says of one."""
 
-from .frozen import Teacher
+from .frozen import Frozen
+from .labels import Labels
+from .own import Own
+from .peer import Peer
 from .preprocessing import SizesBeforePadding
+from .source import SOURCES, Source, build_source
 from .spec import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 
 __all__ = [
     'DISTILLED_KEYS',
     'EXAMPLE',
+    'SOURCES',
+    'Frozen',
+    'Labels',
+    'Own',
+    'Peer',
     'SizesBeforePadding',
-    'Teacher',
+    'Source',
     'TeacherSpec',
+    'build_source',
     'build_teacher',
     'plain_student',
     'untrained',

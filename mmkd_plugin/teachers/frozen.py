@@ -2,32 +2,30 @@
 
 import copy
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..facts import Batch, Sizes
 from ..files.checkpoint import fingerprint
-from ..networks.detectors import BoxBranch, example_rois
-from ..networks.passes import probe, run
-from ..networks.taps import Tap, Taps
+from ..networks import BoxBranch, Network, Tap, Taps, example_rois, network_of, probe
 from ..randomness import keep_random_state
 from .folding import ConvNormPairs, fold, use_channels_last
-from .preprocessing import Renormalize, Sizes
-from .spec import TeacherSpec
+from .preprocessing import Renormalize
+from .source import SOURCES, Source, Wanted
+from .spec import NETWORK_KEYS, TeacherSpec, build_teacher
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
 
 
-class Teacher:
-    """A teacher: frozen, in evaluation mode, shared by copies of the student.
-
-    It is no ``nn.Module`` and thus no part of the student: optimizers, checkpoints, EMA, DDP and
-    parameter counts never see it.
+@SOURCES.register_module()
+class Frozen(Source):
+    """A trained network, in evaluation mode, without gradients, shared by copies of the student.
 
     Args:
         spec: The network and where its weights come from.
@@ -37,81 +35,120 @@ class Teacher:
         ValueError: If teacher and student share modules, or their preprocessing cannot be matched.
     """
 
+    keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'untrained', 'optimize')
+
     def __init__(self, spec: TeacherSpec, student: nn.Module) -> None:
+        super().__init__(spec.name)
         if _parts(spec.model) & _parts(student):
             raise ValueError(
                 f'the {spec.name} is, or shares modules or weights with, the student: it would change while '
                 'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
             )
-        self.name = spec.name
         self.model: Any = spec.model.requires_grad_(False)
         self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
-        self.ready = False
-        #: Another text for other weights; known once it is prepared.
-        self.fingerprint = ''
         self._spec = spec
         self._renormalize = Renormalize(
             getattr(student, 'data_preprocessor', None),
             getattr(spec.model, 'data_preprocessor', None),
             spec.name,
         )
+        self._loaded = self._optimized = False
+        #: All that is ever read.
+        self.wanted: dict[Tap, BoxBranch | None] = {}
+        self._rows: dict[Tap, BoxBranch | None] = {}
         self._calls: dict[str, int] = {}
         self._clone: set[Tap] = set()
-        #: All that is ever read, and the box branches that it lies in.
-        self.taps: list[Tap] = []
-        self.branches: list[BoxBranch] = []
         self._input_shape: tuple[int, ...] = ()
         self._channels_last = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> 'Teacher':
+    @classmethod
+    def from_spec(cls, spec: Any, name: str, student: nn.Module) -> 'Frozen':
+        """From all that :func:`build_teacher` takes."""
+        return cls(build_teacher(spec, name, student), student)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Frozen':
         return self
 
-    def probe(self, images: Tensor, taps: Iterable[Tap], branches: Collection[BoxBranch] = ()) -> dict[Tap, Tensor]:
-        """Run once in full, to learn the shapes, and how often each tapped module runs.
+    @property
+    def face(self) -> Network:
+        """Its network's."""
+        return network_of(self.model, self.name)
 
-        Args:
-            images: Any batch of the right shape (N, C, H, W).
-            taps: Everything that will ever be read.
-            branches: The box branches of a two-stage detector that this needs.
+    def network(self, student: Network) -> Network:
+        """Its own."""
+        return self.face
 
-        Raises:
-            ValueError: If a tap names no module.
-            RuntimeError: If a tapped module does not run.
-        """
-        self.taps, self.branches = list(taps), list(branches)
-        self._input_shape = tuple(images.shape)
-        own = next(self.model.parameters(), images)
-        recorded, self._clone = probe(self.model, images.to(own), self.taps, self.name, branches)
-        self._calls = recorded.counts
-        return {tap: value.to(images.device) for tap, value in recorded.values().items()}
+    def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
+        """Nothing but RoIs, which the student's box branches tell."""
+        return []
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """What it was trained to tell apart, where its checkpoint says so; known once it is prepared."""
+        """What it was trained to tell apart, where its checkpoint says so; known once that is read."""
         return self._spec.classes
 
-    def prepare(self, like: Tensor) -> None:
-        """Be ready for tensors like this one: weights loaded, made cheaper, on its device, in its dtype.
+    @property
+    def taps(self) -> list[Tap]:
+        """All that is ever read."""
+        return list(self.wanted)
 
-        Called before training starts and in each step, where it only compares. The teacher
-        follows the student's tensors, and not the student's ``to``: a copy of the student that
-        is moved elsewhere must not take the shared teacher with it.
+    @property
+    def branches(self) -> list[BoxBranch]:
+        """The box branches that this lies in."""
+        return list(self._branches(self.wanted))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has its weights and has been made cheaper."""
+        return self._loaded and self._optimized
+
+    def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
+        """Run once in full, to learn the shapes, and how often each tapped module runs.
 
         Raises:
-            FileNotFoundError: If the checkpoint does not exist.
-            ValueError: If it cannot be read or does not fit.
+            ValueError: If a tap names no module, or would be read wrongly.
+            RuntimeError: If a tapped module does not run.
         """
-        if not self.ready:
-            # read and folded as precisely as they are, cast only then
+        self._rows = {tap: self.face.rows(tap) for tap in taps}
+        self.wanted = dict(taps)
+        self._input_shape = tuple(batch.images.shape)
+        own = next(self.model.parameters(), batch.images)
+        recorded, self._clone = probe(self.face, batch.images.to(own), self.taps, self.branches)
+        self._calls = recorded.counts
+        return {tap: value.to(batch.images.device) for tap, value in recorded.values().items()}
+
+    def _branches(self, taps: Wanted) -> dict[BoxBranch, BoxBranch]:
+        """Its box branches that are read, each with the student's, whose RoIs it scores."""
+        found: dict[BoxBranch, BoxBranch] = {}
+        for tap, of_student in taps.items():
+            branch = self._rows[tap]
+            if branch is None or of_student is None:
+                continue
+            if found.setdefault(branch, of_student) != of_student:
+                raise ValueError(
+                    f'stage {branch.stage} of {self.name} is compared with the stages {found[branch].stage} and '
+                    f'{of_student.stage} of the student, which sample different RoIs; choose one of them'
+                )
+        return found
+
+    def load(self) -> None:
+        """Get the weights, as precisely as they are; see :class:`Source`."""
+        if not self._loaded:
             self._spec.load_weights()
             self.fingerprint = fingerprint(self.model.state_dict())
-            if self._spec.optimize and self.taps:
-                self._optimize()
-            self._spec.model = self.model
-            self.ready = True
-        self._follow(like)
+            self._loaded = True
 
-    def _follow(self, like: Tensor) -> None:
+    def get_ready(self, like: Tensor) -> None:
+        """Be made cheaper, once; be on the device and in the dtype of a tensor, which costs a comparison.
+
+        The teacher follows the student's tensors, and not the student's ``to``: a copy of the student that is moved
+        elsewhere must not take the shared teacher with it.
+        """
+        if not self._optimized:
+            if self._spec.optimize and self.taps:
+                self._optimize()  # in the precision of the weights, and cast only then
+            self._spec.model = self.model
+            self._optimized = True
         for module in (self.model, self._renormalize):
             own = next(chain(module.parameters(), module.buffers()), like)
             dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
@@ -119,30 +156,39 @@ class Teacher:
                 module.to(like.device, dtype)
 
     @torch.no_grad()
-    def __call__(
+    def read(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
+        """The tapped values; its pass ends as soon as it has read them.
+
+        Its box branches score the student's RoIs.
+        """
+        return self._run(self._shown(batch.images, batch.sizes), taps, self._rois(batch, taps))
+
+    def read_through(self, batch: Batch, taps: Wanted, written: Mapping[Tap, Tensor]) -> dict[Tap, Tensor]:
+        """As :meth:`read`, of a second pass that goes on with what is written, and with gradient into that."""
+        with torch.no_grad():  # what is written carries the gradient, the images none
+            images = self._shown(batch.images, batch.sizes)
+        return self._run(images, taps, self._rois(batch, taps), written)
+
+    def _rois(self, batch: Batch, taps: Wanted) -> dict[BoxBranch, Tensor]:
+        return {own: batch.regions[of_student].rois for own, of_student in self._branches(taps).items()}
+
+    def _shown(self, images: Tensor, sizes: Sizes | None) -> Tensor:
+        images = self.images(images, sizes)
+        last = self._channels_last and images.ndim == 4
+        return images.contiguous(memory_format=torch.channels_last) if last else images
+
+    def _run(
         self,
         images: Tensor,
         taps: Iterable[Tap],
-        sizes: Sizes | None = None,
-        rois: Mapping[BoxBranch, Tensor] | None = None,
+        rois: Mapping[BoxBranch, Tensor],
+        written: Mapping[Tap, Tensor] | None = None,
+        whole: bool = False,
     ) -> dict[Tap, Tensor]:
-        """The tapped values for the batch that the student got.
-
-        Args:
-            images: (N, C, H, W) as the student's preprocessor made them.
-            taps: What to read; the pass ends as soon as it has been read.
-            sizes: Height and width of each image before it was padded.
-            rois: By box branch of a two-stage detector, the student's RoIs (R, 5).
-
-        Returns:
-            A tensor for each tap.
-        """
-        images = self.images(images, sizes)
-        if self._channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        recorded = Taps(self.model, taps, self.name, self._clone, self._calls)
+        calls = None if whole else self._calls
+        recorded = Taps(self.model, taps, self.name, self._clone, calls, write=written)
         with recorded.recording():
-            run(self.model, images, {tap.path for tap in recorded.taps}, rois)
+            self.face.run(images, {tap.path for tap in (*recorded.taps, *(written or {}))}, rois)
         return recorded.values()
 
     def images(self, images: Tensor, sizes: Sizes | None = None) -> Tensor:
@@ -152,30 +198,27 @@ class Teacher:
     @torch.no_grad()
     def alone(self, images: Tensor, rois: Mapping[BoxBranch, Tensor] | None = None) -> dict[Tap, Tensor]:
         """All tapped values of a whole pass on images that its own data preprocessor made; to compare with."""
-        recorded = Taps(self.model, self.taps, self.name, self._clone)
-        with recorded.recording():
-            run(self.model, images, {tap.path for tap in self.taps}, rois)
-        return recorded.values()
+        return self._run(images, self.taps, rois or {}, whole=True)
 
     def _optimize(self) -> None:
         """Fold batch norms and switch to channels_last, if the tapped values stay the same."""
         original = self.model
         like = next(original.parameters(), torch.zeros(()))
         images = torch.randn(4, *self._input_shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
-        paths, rois = {tap.path for tap in self.taps}, dict.fromkeys(self.branches, example_rois(images))
+        rois = dict.fromkeys(self.branches, example_rois(images))
         try:
             # without cuDNN, whose TF32 would hide the error that is looked for
-            with torch.backends.cudnn.flags(enabled=False), keep_random_state():
-                expected = self(images, self.taps, rois=rois)
+            with torch.backends.cudnn.flags(enabled=False), keep_random_state(), torch.no_grad():
+                expected = self._run(self._shown(images, None), self.taps, rois)
                 self.model = copy.deepcopy(original)
-                with ConvNormPairs(self.model) as pairs, torch.no_grad():
-                    run(self.model, images, paths, rois)
+                with ConvNormPairs(self.model) as pairs:
+                    self.face.run(images, {tap.path for tap in self.taps}, rois)
                 modules = dict(self.model.named_modules())
                 tapped = {id(modules[t.path]) for t in self.taps}
                 fold(self.model, [p for p in pairs.found() if not {id(p[0]), id(p[1])} & tapped])
                 use_channels_last(self.model)
                 self._channels_last = True
-                got = self(images, self.taps, rois=rois)
+                got = self._run(self._shown(images, None), self.taps, rois)
             problem = next((str(t) for t in self.taps if not _same(got[t].float(), expected[t].float())), None)
             problem = problem and f"tap '{problem}' reads other values"
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:

@@ -2,13 +2,12 @@
 
 import math
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Sizes = Sequence[tuple[int, int]]
+from ..facts import Sizes
 
 
 class SizesBeforePadding:

@@ -18,10 +18,11 @@ from ..files.fitting import Rule, load_exactly
 from ..options import check_bool
 from ..randomness import keep_random_state
 
-_KEYS = (
-    'config', 'model', 'checkpoint', 'untrained', 'optimize', 'allow_missing', 'allow_unexpected',
-    'revise_keys', 'state_key', 'trust_pickle',
+#: What says which network a source has, and where its weights are.
+NETWORK_KEYS = (
+    'config', 'model', 'checkpoint', 'allow_missing', 'allow_unexpected', 'revise_keys', 'state_key', 'trust_pickle',
 )  # fmt: skip
+_KEYS = (*NETWORK_KEYS, 'untrained', 'optimize')
 _WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl', '.tar', '.onnx')
 #: What `Distilled` adds to a student's model dict.
 DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape')
@@ -49,6 +50,7 @@ class TeacherSpec:
         state_key: Where in the checkpoint the weights are, such as ``ema_state_dict``.
         trust_pickle: Load pickled Python objects from the checkpoint.
         classes: What it was trained to tell apart, as its checkpoint says; known once that is read.
+        built: Whether it was given as a built module, weights and all.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TeacherSpec:
     state_key: str | None = None
     trust_pickle: bool = False
     classes: tuple[str, ...] | None = None
+    built: bool = False
 
     def load_weights(self) -> None:
         """Load the checkpoint into the network; every key must match.
@@ -106,7 +109,9 @@ def untrained(spec: Any) -> Any:
     return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, 'untrained': True}
 
 
-def build_teacher(spec: Any, name: str = 'teacher', student: nn.Module | None = None) -> TeacherSpec:
+def build_teacher(
+    spec: Any, name: str = 'teacher', student: nn.Module | None = None, trained: bool = True
+) -> TeacherSpec:
     """Build the network that a teacher's spec means; its weights are loaded later.
 
     Args:
@@ -114,6 +119,8 @@ def build_teacher(spec: Any, name: str = 'teacher', student: nn.Module | None = 
             built module (already trained).
         name: What it is called in errors.
         student: Whose data preprocessor a ``model`` dict without one gets.
+        trained: Whether it must have weights: False for one that is to learn, which starts from those of
+            ``checkpoint`` or from its own initialisation.
 
     Raises:
         TypeError: If the spec, its config, model or checkpoint is of another kind.
@@ -121,13 +128,13 @@ def build_teacher(spec: Any, name: str = 'teacher', student: nn.Module | None = 
         FileNotFoundError: If the config does not exist.
     """
     if isinstance(spec, nn.Module):
-        return TeacherSpec(name, spec)
+        return TeacherSpec(name, spec, built=True)
     if isinstance(spec, (str, Path)):
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         raise TypeError(f'{name}={spec!r} given, expected one of: {EXAMPLE}')
     spec = dict(spec)
-    _check_keys(spec, name)
+    _check_keys(spec, name, _KEYS if trained else NETWORK_KEYS)
     checkpoint = spec.get('checkpoint')
     if checkpoint is not None and (not isinstance(checkpoint, (str, Path)) or not str(checkpoint)):
         raise TypeError(f'{name} has checkpoint={checkpoint!r}, expected a path or an address')
@@ -143,26 +150,27 @@ def build_teacher(spec: Any, name: str = 'teacher', student: nn.Module | None = 
         trust_pickle=_flag(spec, 'trust_pickle', False, name),
     )
     model, published = _read_model(spec, name, student)
-    if checkpoint is None and not untrained and not isinstance(model, nn.Module):
+    built = isinstance(model, nn.Module)
+    if checkpoint is None and trained and not untrained and not built:
         checkpoint = published
         if checkpoint is None:
             raise ValueError(
                 f"{name} has no weights: add checkpoint='path/to/teacher.pth'. (For a teacher of "
                 'random weights, as in some ablations, say untrained=True.)'
             )
-    if not isinstance(model, nn.Module):
+    if not built:
         with keep_random_state():
             model = MODELS.build(model)
-    return TeacherSpec(name, model, None if checkpoint is None else str(checkpoint), **options)
+    return TeacherSpec(name, model, None if checkpoint is None else str(checkpoint), built=built, **options)
 
 
-def _check_keys(spec: Mapping[str, Any], name: str) -> None:
-    if unknown := [key for key in spec if key not in _KEYS]:
-        near = difflib.get_close_matches(str(unknown[0]), _KEYS, n=2)
+def _check_keys(spec: Mapping[str, Any], name: str, known: tuple[str, ...]) -> None:
+    if unknown := [key for key in spec if key not in known]:
+        near = difflib.get_close_matches(str(unknown[0]), known, n=2)
         raise ValueError(
             f'{name} has the unknown keys {unknown}'
             + (f' (did you mean {" or ".join(near)}?)' if near else '')
-            + f'. Known: {", ".join(_KEYS)}. Examples: {EXAMPLE}'
+            + f'. Known: {", ".join(known)}. Examples: {EXAMPLE}'
         )
     if ('config' in spec) == ('model' in spec):
         raise ValueError(f"{name} needs either 'config' or 'model', got {sorted(spec)}: {EXAMPLE}")

@@ -108,7 +108,7 @@ class TestSchedules:
 
     def test_teacher_rests_while_nobody_reads_it(self, student, teacher):
         model = distill(student, {'loss_kd': {**KD['loss_kd'], 'schedule': {'begin': 1}}}, teacher=teacher)
-        model.distill.prepare(batch()['inputs'])
+        model.distill.prepare(model, batch()['inputs'])
         calls = []
         model.distill.teachers['teacher'].model.register_forward_pre_hook(lambda *_: calls.append(1))
         self.losses(model, 0)
@@ -156,7 +156,7 @@ class TestSeveral:
 
     def test_one_pass_of_a_teacher_serves_all_its_losses(self, student, teacher):
         model = distill(student, {**KD, **DKD, **HINT}, teacher=teacher)
-        model.distill.prepare(batch()['inputs'])
+        model.distill.prepare(model, batch()['inputs'])
         calls = []
         model.distill.teachers['teacher'].model.register_forward_pre_hook(lambda *_: calls.append(1))
         model(**batch(), mode='loss')
@@ -291,9 +291,9 @@ class TestMistakes:
 
     def test_loss_that_needs_what_nobody_gives(self, student, teacher):
         class Odd(DistillLoss):
-            needs: ClassVar[tuple[str, ...]] = ('boxes',)
+            needs: ClassVar[tuple[str, ...]] = ('weather',)
 
-        with pytest.raises(ValueError, match="Odd needs 'boxes'; known: epoch, labels, sample_idx"):
+        with pytest.raises(ValueError, match="Odd needs 'weather'; known: labels, sample_idx, epoch"):
             distill(student, {'loss_odd': {'type': Odd, 'on': 'head.fc'}}, teacher=teacher)
 
 

@@ -4,38 +4,98 @@ from typing import Any
 import pytest
 import torch
 
-from mmkd_plugin.distillation.needs import Context
-from mmkd_plugin.distillation.term import ConfiguredLoss, check_losses, read_pairs, read_task_loss
+from mmkd_plugin.distillation.term import Term
+from mmkd_plugin.facts import Batch, Progress
 from mmkd_plugin.losses import DistillLoss
-from mmkd_plugin.networks.taps import Tap
+from mmkd_plugin.networks import Network, Tap
+
+NOTHING = Batch(torch.zeros(2, 1, 1, 1))
 
 
-def written(on):
-    return [(str(s), str(t)) for s, t in read_pairs(on, 'loss')]
+class Anything(Network):
+    """A network of which nothing is known."""
+
+    def rows(self, tap):
+        return None
 
 
-def test_pairs_as_written():
-    assert written('a.b') == [('a.b', 'a.b')]
-    assert written(['a', {'student': 'b', 'teacher': 'c:input'}]) == [('a', 'a'), ('b', 'c:input')]
-    assert written({'student': ['a', 'b'], 'teacher': ['c', 'd[1]']}) == [('a', 'c'), ('b', 'd[1]')]
+NETWORKS = {side: Anything(None, side) for side in ('student', 't', 'a', 'b')}
 
 
-@pytest.mark.parametrize('on', [None, [], {'student': 'a'}, {'student': ['a'], 'teacher': ['b', 'c']}, 3])
-def test_bad_pairs(on):
-    with pytest.raises(ValueError, match=r"losses\['loss_x'\] has on="):
-        read_pairs(on, 'loss_x')
-
-
-NOTHING = Context(0, None, torch.device('cpu'), {})
+def sides(student, teacher):
+    return {'student': student, 't': teacher}
 
 
 def test_layers_are_summed():
-    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': ['a', 'b'], 'loss_weight': 2.0}, ['t'])
-    assert len(loss) == 2
+    term = Term('loss_kd', {'type': 'KDLoss', 'on': ['a', 'b'], 'loss_weight': 2.0}, ['t'])
+    assert len(term) == 2
     one = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
     other = {Tap('a'): torch.randn(3, 4), Tap('b'): torch.randn(3, 4)}
-    expected = sum(module(one[tap], other[tap]) for module, tap in zip(loss, one, strict=True))
-    assert torch.equal(loss(one, other, NOTHING), expected)
+    expected = sum(module(one[tap], other[tap]) for module, tap in zip(term, one, strict=True))
+    assert torch.equal(term(sides(one, other), NOTHING), expected)
+
+
+def test_layers_that_are_compared_one_by_one_are_as_many():
+    with pytest.raises(ValueError, match=r'expected as many layers of each side: KDLoss compares them one by one'):
+        Term('loss_kd', {'type': 'KDLoss', 'on': {'student': ['a'], 'teacher': ['b', 'c']}}, ['t'])
+
+
+class Related(DistillLoss):
+    relates_layers = True
+
+    def build_connectors(self, student, teacher):
+        self.seen = [(str(shape.tap), tuple(shape)) for shape in (*student, *teacher)]
+
+    def forward(self, student, teacher):
+        return self.loss_weight * sum((s.mean() - t.mean()) ** 2 for s in student for t in teacher)
+
+
+def test_related_layers_may_be_of_any_number():
+    term = Term('loss_r', {'type': Related, 'on': {'student': ['a'], 'teacher': ['b', 'c']}}, ['t'])
+    values = sides({Tap('a'): torch.ones(2, 3)}, {Tap('b'): torch.zeros(2, 5), Tap('c'): torch.full((2, 1, 1), 3.0)})
+    term.locate(NETWORKS)
+    term.connect(values, NOTHING, NETWORKS)
+    assert term[0].seen == [('a', (2, 3)), ('b', (2, 5)), ('c', (2, 1, 1))]
+    assert term(values, NOTHING) == 1 + 4
+
+
+class Several(DistillLoss):
+    sides = ('student', 'teachers')
+
+    def forward(self, student, teachers):
+        return sum(weight * teacher.mean() for weight, teacher in enumerate(teachers.values(), 1)) + 0 * student.mean()
+
+
+def test_a_loss_of_several_sources_gets_them_by_name():
+    for on in ('x', {'student': 'x', 'a': 'x', 'b': 'x'}):
+        term = Term('loss_s', {'type': Several, 'on': on}, ['a', 'b'])
+        assert term.sources == ['a', 'b']
+        values = {'student': {Tap('x'): torch.zeros(2)}, 'a': {Tap('x'): torch.ones(2)}, 'b': {Tap('x'): torch.ones(2)}}
+        assert term(values, NOTHING) == 3
+
+
+def test_a_loss_may_read_no_source():
+    class Alone(DistillLoss):
+        sides = ('student',)
+
+        def forward(self, student):
+            return student.square().mean()
+
+    term = Term('loss_a', {'type': Alone, 'on': 'x'}, [])
+    assert (term.sources, term({'student': {Tap('x'): torch.full((2, 2), 3.0)}}, NOTHING)) == ([], 9.0)
+
+
+def test_a_loss_may_read_a_source_alone_if_it_learns():
+    class Mute(DistillLoss):
+        sides = ('teacher',)
+
+        def forward(self, teacher):
+            return teacher.mean()
+
+    term = Term('loss_m', {'type': Mute, 'on': 'x'}, ['t'])
+    assert list(term.on) == ['t']
+    with pytest.raises(ValueError, match='it would train nothing'):
+        term.connect({'t': {Tap('x'): torch.ones(2, 3)}}, NOTHING, NETWORKS)
 
 
 def test_loss_that_returns_no_scalar_is_refused():
@@ -43,59 +103,65 @@ def test_loss_that_returns_no_scalar_is_refused():
         def forward(self, student, teacher):
             return student.mean(1)
 
-    loss = ConfiguredLoss('loss_v', {'type': Vector, 'on': 'a'}, ['t'])
+    term = Term('loss_v', {'type': Vector, 'on': 'a'}, ['t'])
     with pytest.raises(ValueError, match=r"losses\['loss_v'\] \(Vector\) cannot work on student 'a' \(2, 3\).*scalar"):
-        loss.connect({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}, NOTHING)
+        term.connect(sides({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}), NOTHING, NETWORKS)
 
 
 def test_weight_zero_is_off():
-    loss = ConfiguredLoss('loss_kd', {'type': 'KDLoss', 'on': 'a', 'loss_weight': 0}, ['t'])
-    assert loss.factor(0, 0) == 0
-    loss[0].loss_weight = 0.5  # type: ignore[assignment]
-    assert loss.factor(0, 0) == 1
-
-
-def test_an_entry_set_to_none_is_dropped():
-    assert check_losses({'loss_a': None, 'loss_b': {'type': 'KDLoss'}}) == {'loss_b': {'type': 'KDLoss'}}
-    with pytest.raises(ValueError, match='are dropped; to train the plain student use its own config'):
-        check_losses({'loss_a': None})
+    term = Term('loss_kd', {'type': 'KDLoss', 'on': 'a', 'loss_weight': 0}, ['t'])
+    assert term.factor(Progress()) == 0
+    term[0].loss_weight = 0.5  # type: ignore[assignment]
+    assert term.factor(Progress()) == 1
 
 
 def test_names_are_words():
     name: Any = 3
     with pytest.raises(ValueError, match=r"losses=\{'3': \.\.\.\} given"):
-        ConfiguredLoss(name, {'type': 'KDLoss', 'on': 'a'}, ['t'])
+        Term(name, {'type': 'KDLoss', 'on': 'a'}, ['t'])
+
+
+def test_needs_are_known():
+    class Wishful(DistillLoss):
+        needs = ('weather',)
+
+    with pytest.raises(ValueError, match=r"Wishful needs 'weather'; known: labels, .*register_need makes more known"):
+        Term('loss_w', {'type': Wishful, 'on': 'a'}, ['t'])
+
+
+def test_learners_are_peers():
+    with pytest.raises(ValueError, match=r"learner='t', expected one of \['student', 'p'\]"):
+        Term('loss_kd', {'type': 'KDLoss', 'on': 'a', 'learner': 't'}, ['t', 'p'], ['p'])
+
+
+@pytest.mark.parametrize(
+    ('through', 'match'),
+    [
+        (3, r"through=3, expected 'module.path' of the source"),
+        (['b', 'c'], r'needs as many taps of the learner, and one source'),
+    ],
+)
+def test_bad_through(through, match):
+    with pytest.raises(ValueError, match=match):
+        Term('loss_kd', {'type': 'KDLoss', 'on': 'a', 'through': through}, ['t'])
 
 
 def test_connectors_follow_the_students_precision():
-    loss = ConfiguredLoss('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
-    taps = {Tap('a'): torch.randn(4, 3, 2, 2, dtype=torch.bfloat16)}
-    loss.connect(taps, {Tap('a'): torch.randn(4, 5, 2, 2)}, NOTHING)
-    assert {p.dtype for p in loss.parameters()} == {torch.bfloat16}
-    assert loss(taps, {Tap('a'): torch.randn(4, 5, 2, 2)}, NOTHING).dtype == torch.float32
-
-
-def test_task_loss():
-    weight, schedule = read_task_loss({'loss_weight': 0.1, 'schedule': {'begin': 3}})
-    assert (weight, schedule.factor(2, 0), schedule.factor(3, 0)) == (0.1, 0.0, 1.0)
-    assert read_task_loss(None)[0] == 1.0
-    with pytest.raises(ValueError, match=r"unknown keys \['weight'\]"):
-        read_task_loss({'weight': 1})
-    with pytest.raises(ValueError, match='task_loss: loss_weight=-1 given'):
-        read_task_loss({'loss_weight': -1})
-    for wrong in (None, '0.1', True):
-        with pytest.raises(ValueError, match=r'task_loss: loss_weight=.* given, expected a finite number'):
-            read_task_loss({'loss_weight': wrong})
+    term = Term('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
+    values = sides({Tap('a'): torch.randn(4, 3, 2, 2, dtype=torch.bfloat16)}, {Tap('a'): torch.randn(4, 5, 2, 2)})
+    term.connect(values, NOTHING, NETWORKS)
+    assert {p.dtype for p in term.parameters()} == {torch.bfloat16}
+    assert term(values, NOTHING).dtype == torch.float32
 
 
 def test_tensors_without_rows_give_zero_and_leave_statistics_alone():
-    loss = ConfiguredLoss('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
+    term = Term('loss_hint', {'type': 'FitNetLoss', 'on': 'a'}, ['t'])
     taps = {Tap('a'): torch.randn(4, 3, 2, 2)}
-    loss.connect(taps, taps, NOTHING)
-    before = copy.deepcopy(loss.state_dict())
+    term.connect(sides(taps, taps), NOTHING, NETWORKS)
+    before = copy.deepcopy(term.state_dict())
     empty = {Tap('a'): torch.randn(0, 3, 2, 2, requires_grad=True)}
-    value = loss(empty, empty, NOTHING)
+    value = term(sides(empty, empty), NOTHING)
     value.backward()
     assert value == 0
-    assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())
-    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+    assert all(p.grad is not None and not p.grad.any() for p in term.parameters())
+    torch.testing.assert_close(term.state_dict(), before, rtol=0, atol=0)

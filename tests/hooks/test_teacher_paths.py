@@ -51,7 +51,7 @@ def distilled(teacher_preprocessor=None, **student):
         build(student_cfg(**({'data_preprocessor': teacher_preprocessor} if teacher_preprocessor else {})))
     )
     model = distill(build(student_cfg(**student)), KD, teacher=teacher)
-    model.distill.prepare(torch.zeros(1))
+    model.distill.prepare(model, torch.zeros(1))
     return model
 
 

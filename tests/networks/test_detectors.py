@@ -92,7 +92,7 @@ class TestTwoStage:
         teacher = detector(faster_rcnn_cfg(), 1)
         model = distill(detector(faster_rcnn_cfg()), {**DKD, **NST, **AT, **REVIEW}, teacher=teacher)
         data = batch()
-        model.distill.prepare(data['inputs'])
+        model.distill.prepare(model, data['inputs'])
         hidden = model.distill.teachers['teacher'].model
         calls = []
         for name in ('backbone', 'neck', 'rpn_head', 'roi_head.bbox_roi_extractor', 'roi_head.bbox_head'):
@@ -102,7 +102,7 @@ class TestTwoStage:
 
     def test_pass_ends_at_the_last_tap(self):
         model = distill(detector(faster_rcnn_cfg()), NST, teacher=detector(faster_rcnn_cfg(), 1))
-        model.distill.prepare(batch()['inputs'])
+        model.distill.prepare(model, batch()['inputs'])
         hidden = model.distill.teachers['teacher'].model
         for name in ('backbone.layer4', 'neck'):
             hidden.get_submodule(name).register_forward_pre_hook(lambda *_: pytest.fail('ran on'))
@@ -389,7 +389,7 @@ class TestMistakes:
             distill(detector(faster_rcnn_cfg()), DKD, teacher=teacher)
 
     def test_rois_against_images(self):
-        with pytest.raises(ValueError, match='has a row for each RoI, the other for each image'):
+        with pytest.raises(ValueError, match='some have a row for each RoI, others for each image'):
             distill(
                 detector(faster_rcnn_cfg()),
                 {'loss_x': {'type': 'NSTLoss', 'on': {'student': 'roi_head.bbox_roi_extractor', 'teacher': 'neck[0]'}}},
@@ -418,7 +418,7 @@ class TestMistakes:
 
 def test_autocast():
     model = distill(detector(faster_rcnn_cfg()), {**DKD, **NST, **REVIEW}, teacher=detector(faster_rcnn_cfg(), 1))
-    model.distill.prepare(batch()['inputs'])
+    model.distill.prepare(model, batch()['inputs'])
     halves = []
     for network in (model, model.distill.teachers['teacher'].model):
         for name in ('neck', 'rpn_head.rpn_cls', 'rpn_head.rpn_reg', 'roi_head.bbox_head.fc_reg'):
@@ -440,7 +440,7 @@ def test_folded_teacher_predicts_the_same_as_a_whole():
     reference = copy.deepcopy(teacher).eval()
     model = distill(detector(faster_rcnn_cfg()), DKD, teacher=teacher)
     data = batch()
-    model.distill.prepare(data['inputs'])
+    model.distill.prepare(model, data['inputs'])
     hidden = model.distill.teachers['teacher'].model
     assert isinstance(hidden.backbone.bn1, torch.nn.Identity)
     with torch.no_grad():

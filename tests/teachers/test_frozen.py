@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_plugin.networks.taps import Tap
-from mmkd_plugin.teachers import Teacher, build_teacher
+from mmkd_plugin.facts import Batch
+from mmkd_plugin.networks import Tap
+from mmkd_plugin.teachers import Frozen, build_teacher
 from tests.conftest import batch, build, student_cfg, trained_like
 
 FC, LAYER2 = Tap('head.fc'), Tap('backbone.layer2')
@@ -14,9 +15,18 @@ FC, LAYER2 = Tap('head.fc'), Tap('backbone.layer2')
 
 def make(student, spec, *taps, **kwargs):
     spec = build_teacher({'model': spec, **kwargs} if kwargs else spec)
-    teacher = Teacher(spec, student)
-    teacher.probe(torch.zeros(2, 1, 28, 28), taps)
+    teacher = Frozen(spec, student)
+    teacher.probe(Batch(torch.zeros(2, 1, 28, 28)), dict.fromkeys(taps))
     return teacher
+
+
+def prepare(teacher, like=None):
+    teacher.load()
+    teacher.get_ready(torch.zeros(1) if like is None else like)
+
+
+def read(teacher, images, taps):
+    return teacher.read(Batch(images), dict.fromkeys(taps))
 
 
 def ran(model: Any) -> list[str]:
@@ -30,9 +40,9 @@ def ran(model: Any) -> list[str]:
 def test_values_are_the_plain_networks(student, teacher):
     reference = copy.deepcopy(teacher).eval()
     wrapped = make(student, teacher, FC, LAYER2)
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     images = batch()['inputs']
-    values = wrapped(images, [FC, LAYER2])
+    values = read(wrapped, images, [FC, LAYER2])
     with torch.no_grad():
         torch.testing.assert_close(values[FC], reference(images), rtol=1e-4, atol=1e-5)
     assert not values[FC].requires_grad
@@ -47,37 +57,37 @@ def test_frozen_and_in_evaluation_mode(student, teacher):
 def test_stops_after_the_last_tap(student, teacher):
     wrapped = make(student, teacher, FC, LAYER2)
     names = ran(wrapped.model)
-    wrapped(batch()['inputs'], [LAYER2])
+    read(wrapped, batch()['inputs'], [LAYER2])
     assert 'backbone.layer2' in names
     assert not any(n.startswith(('backbone.layer3', 'head', 'neck')) for n in names)
     names.clear()
-    wrapped(batch()['inputs'], [FC])
+    read(wrapped, batch()['inputs'], [FC])
     assert 'head.fc' in names
 
 
 def test_no_loss_of_the_teacher_runs(student, teacher):
     wrapped = make(student, teacher, FC)
     names = ran(wrapped.model)
-    wrapped(batch()['inputs'], [FC])
+    read(wrapped, batch()['inputs'], [FC])
     assert not any('loss' in n for n in names)
 
 
 def test_optimising_folds_norms_but_no_tapped_ones(student, teacher):
     wrapped = make(student, teacher, Tap('backbone.conv1'), FC)
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     norms = [n for n, m in wrapped.model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms == ['backbone.bn1']
 
 
 def test_optimising_leaves_the_given_module_alone(student, teacher):
     before = copy.deepcopy(teacher.state_dict())
-    make(student, teacher, FC).prepare(torch.zeros(1))
+    prepare(make(student, teacher, FC))
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
 
 
 def test_optimising_can_be_switched_off(student):
     wrapped = make(student, student_cfg(), FC, untrained=True, optimize=False)
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in wrapped.model.modules()) == 20
 
 
@@ -92,10 +102,10 @@ def test_a_wrong_fold_is_noticed_and_not_used(student, teacher, monkeypatch, cap
     monkeypatch.setattr(module, 'print_log', lambda text, *_: said.append(text))
     reference = copy.deepcopy(teacher).eval()
     wrapped = make(student, teacher, FC)
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     images = batch()['inputs']
     assert 'runs as it is' in said[0]
-    assert torch.equal(wrapped(images, [FC])[FC], reference(images))
+    assert torch.equal(read(wrapped, images, [FC])[FC], reference(images))
 
 
 def test_images_are_renormalised_for_it(student):
@@ -108,44 +118,44 @@ def test_images_are_renormalised_for_it(student):
     raw = torch.randint(0, 256, (4, 1, 28, 28))
     seen = student.data_preprocessor({'inputs': raw})['inputs']
     expected = reference(reference.data_preprocessor({'inputs': raw})['inputs'])
-    torch.testing.assert_close(wrapped(seen, [FC])[FC], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(read(wrapped, seen, [FC])[FC], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_student_as_its_own_teacher_is_refused(student):
     with pytest.raises(ValueError, match=r'the teacher is, or shares modules or weights with, the student'):
-        Teacher(build_teacher(student), student)
+        Frozen(build_teacher(student), student)
     part = nn.Sequential(student.backbone)
     with pytest.raises(ValueError, match='shares modules or weights'):
-        Teacher(build_teacher(part), student)
+        Frozen(build_teacher(part), student)
 
 
 def test_shared_by_copies_and_follows_the_tensors(student, teacher):
     wrapped = make(student, teacher, FC)
     assert copy.deepcopy(wrapped) is wrapped
-    wrapped.prepare(torch.zeros(1, dtype=torch.float64))
-    assert wrapped(batch()['inputs'].double(), [FC])[FC].dtype == torch.float64
-    wrapped.prepare(torch.zeros(1, device='meta'))
+    prepare(wrapped, torch.zeros(1, dtype=torch.float64))
+    assert read(wrapped, batch()['inputs'].double(), [FC])[FC].dtype == torch.float64
+    prepare(wrapped, torch.zeros(1, device='meta'))
     assert wrapped.model.data_preprocessor.device.type == 'meta'
     assert wrapped.model.data_preprocessor.mean.device.type == 'meta'
 
 
 def test_raw_images_do_not_cast_the_weights(student, teacher):
     wrapped = make(student, teacher, FC)
-    wrapped.prepare(torch.zeros(1))
-    wrapped.prepare(torch.zeros(1, dtype=torch.uint8))
+    prepare(wrapped)
+    prepare(wrapped, torch.zeros(1, dtype=torch.uint8))
     assert next(wrapped.model.parameters()).dtype == torch.float32
 
 
 def test_only_one_network_is_kept(student, teacher):
     wrapped = make(student, teacher, FC)
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     assert wrapped._spec.model is wrapped.model
 
 
 def test_tied_weights_are_refused_and_left_trainable(student, teacher):
     teacher.head.fc.weight = student.head.fc.weight
     with pytest.raises(ValueError, match='shares modules or weights'):
-        Teacher(build_teacher(teacher), student)
+        Frozen(build_teacher(teacher), student)
     assert student.head.fc.weight.requires_grad
 
 
@@ -171,9 +181,9 @@ def test_convolution_that_feeds_two_is_not_folded(student, monkeypatch):
     model = trained_like(Skips()).eval()
     expected = model(batch()['inputs'])
     wrapped = make(student, model, Tap('fc'))
-    wrapped.prepare(torch.zeros(1))
+    prepare(wrapped)
     assert 'runs as it is' in said[0]
-    assert torch.equal(wrapped(batch()['inputs'], [Tap('fc')])[Tap('fc')], expected)
+    assert torch.equal(read(wrapped, batch()['inputs'], [Tap('fc')])[Tap('fc')], expected)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +198,8 @@ def test_what_cannot_be_folded_runs_as_it_is(student, change):
     model = nn.Sequential(*change(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), nn.Flatten(), nn.Linear(4 * 26 * 26, 3))
     expected = model.eval()(batch()['inputs'])
     wrapped = make(student, model, Tap('3'))
-    wrapped.prepare(torch.zeros(1))
-    torch.testing.assert_close(wrapped(batch()['inputs'], [Tap('3')])[Tap('3')], expected, rtol=1e-4, atol=1e-5)
+    prepare(wrapped)
+    torch.testing.assert_close(read(wrapped, batch()['inputs'], [Tap('3')])[Tap('3')], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wrong_tap_names_the_teacher(student, teacher):
@@ -206,7 +216,7 @@ def test_bare_backbone_as_teacher(student):
     from mmpretrain.registry import MODELS
 
     wrapped = make(student, MODELS.build(student_cfg()['backbone']), Tap('layer2'))
-    assert wrapped(batch()['inputs'], [Tap('layer2')])[Tap('layer2')].shape == (4, 8, 14, 14)
+    assert read(wrapped, batch()['inputs'], [Tap('layer2')])[Tap('layer2')].shape == (4, 8, 14, 14)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -214,8 +224,8 @@ def test_weights_are_read_and_folded_before_they_are_cast(student, teacher, tmp_
     torch.save(teacher.state_dict(), tmp_path / 't.pth')
     spec = {'model': student_cfg(), 'checkpoint': str(tmp_path / 't.pth')}
     precise, cast = make(student, dict(spec), FC), make(student, dict(spec), FC)
-    precise.prepare(torch.zeros(1))
-    cast.prepare(torch.zeros(1, dtype=dtype))
+    prepare(precise)
+    prepare(cast, torch.zeros(1, dtype=dtype))
     for name, value in precise.model.state_dict().items():
         assert torch.equal(cast.model.state_dict()[name], value.to(dtype) if value.is_floating_point() else value), name
     assert cast.fingerprint == precise.fingerprint
@@ -224,8 +234,8 @@ def test_weights_are_read_and_folded_before_they_are_cast(student, teacher, tmp_
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_a_teacher_of_another_precision_than_the_student(student, teacher, dtype):
     wrapped = make(student, teacher.to(dtype), FC, LAYER2)
-    wrapped.prepare(torch.zeros(1))
-    assert wrapped(batch()['inputs'], [FC])[FC].dtype == torch.float32
+    prepare(wrapped)
+    assert read(wrapped, batch()['inputs'], [FC])[FC].dtype == torch.float32
 
 
 @pytest.mark.gpu
@@ -252,6 +262,6 @@ def test_another_teacher_has_another_fingerprint(student):
     fingerprints = set()
     for seed in (1, 2):
         wrapped = make(student, build(student_cfg(), seed), FC)
-        wrapped.prepare(torch.zeros(1))
+        prepare(wrapped)
         fingerprints.add(wrapped.fingerprint)
     assert len(fingerprints) == 2

@@ -4,8 +4,7 @@ import pytest
 from torch import nn
 
 from mmkd_plugin import distill
-from mmkd_plugin.networks import classifiers
-from mmkd_plugin.networks.taps import Tap
+from mmkd_plugin.networks import Tap, network, network_of
 from tests.conftest import DKD, KD, build, student_cfg
 from tests.detection import LOGITS, detector, faster_rcnn_cfg
 from tests.distillation.test_student import Toy
@@ -14,7 +13,7 @@ from tests.distillation.test_student import Toy
 @pytest.fixture
 def said(monkeypatch):
     texts: list[str] = []
-    monkeypatch.setattr(classifiers, 'print_log', lambda text, *_: texts.append(text))
+    monkeypatch.setattr(network, 'print_log', lambda text, *_: texts.append(text))
     return texts
 
 
@@ -53,10 +52,10 @@ def test_a_classifier_beside_the_head(teacher, said):
     student.exit = nn.Sequential(nn.Linear(32, 10))
     student.backbone.exit = nn.Linear(32, 10)
     for tap in ('exit', 'exit.0', 'backbone.exit'):
-        classifiers.check_reads_logits(student, Tap.parse(tap), None, 'student', 'x')
+        network_of(student).check_logits(Tap.parse(tap), 'x')
     assert not said
     student.exit = nn.Linear(32, 12)
-    classifiers.check_reads_logits(student, Tap.parse('exit'), None, 'student', 'x')
+    network_of(student).check_logits(Tap.parse('exit'), 'x')
     assert 'nobody knows' in said[0]
 
 

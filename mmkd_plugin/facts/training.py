@@ -1,0 +1,110 @@
+"""What is known before training: the networks with their weights, and the training data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..datasets.indexed import find_owner
+from ..networks import Tap, find_module
+
+
+class TapShape(tuple[int, ...]):
+    """The shape of a tapped value, batch first, that knows where it was read.
+
+    Attributes:
+        tap: Where.
+        model: The network of that; a teacher's weights are not loaded yet.
+    """
+
+    tap: Tap | None = None
+    model: Any = None
+
+    @classmethod
+    def of(cls, value: Tensor, tap: Tap, model: nn.Module) -> 'TapShape':
+        """The shape of a value that was read."""
+        shape = cls(value.shape)
+        shape.tap, shape.model = tap, model
+        return shape
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that was tapped.
+
+        Raises:
+            ValueError: If it was not read anywhere.
+        """
+        if self.tap is None:
+            raise ValueError('this shape was made by hand, and belongs to no module')
+        return find_module(self.model, self.tap.path, 'network')
+
+
+class TrainingData:
+    """The training data, as far as losses ask: how many samples there are, and of which classes.
+
+    Args:
+        dataset: mmengine's, or its wrappers; None where nobody told, which is said when somebody asks.
+    """
+
+    def __init__(self, dataset: Any = None) -> None:
+        self._dataset = dataset
+        self._labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._told())
+
+    def labels(self) -> Tensor:
+        """The class of each sample in the order of ``sample_idx``, (samples,) int64; read once from the annotations.
+
+        Raises:
+            ValueError: If a sample has no class of its own, or nobody told of the data.
+        """
+        if self._labels is None:
+            dataset, found = self._told(), []
+            for index in range(len(dataset)):
+                owner, place = find_owner(dataset, index)
+                label = owner.get_data_info(place).get('gt_label')
+                if label is None or np.size(label) != 1:
+                    raise ValueError(
+                        f'the class of each training sample is needed, and sample {index} has gt_label={label!r}'
+                    )
+                found.append(int(np.asarray(label).reshape(())))
+            self._labels = torch.tensor(found, dtype=torch.int64)
+        return self._labels
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'TrainingData':
+        return self
+
+    def __reduce__(self) -> Any:
+        return TrainingData, ()  # a pickled model takes no data along
+
+    def _told(self) -> Any:
+        if self._dataset is None:
+            raise ValueError(
+                "a loss asks for the training data, and nobody told of them: add dict(type='DistillHook') to "
+                'custom_hooks (tools/train.py adds it), or in your own loop set model.distill.data = '
+                'mmkd_plugin.facts.TrainingData(dataset)'
+            )
+        return self._dataset
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a loss learns once, when the weights are loaded, before batch norms are folded.
+
+    Args:
+        networks: By side of the loss (``student``, a source's name), the whole network.
+        taps: By side, where the loss reads, in order.
+        data: The training data.
+    """
+
+    networks: Mapping[str, nn.Module]
+    taps: Mapping[str, Sequence[Tap]]
+    data: TrainingData
+
+    def modules(self, side: str) -> list[nn.Module]:
+        """The modules that are tapped on a side."""
+        return [find_module(self.networks[side], tap.path, side) for tap in self.taps[side]]

@@ -1,0 +1,167 @@
+"""The one face of a network: how it runs as far as somebody reads it, and what the values mean.
+
+Everything that has to know what kind of network a student or a teacher is asks here. A kind that needs more than
+images in and values out is one more subclass, listed in `KINDS`.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from .regions import BoxBranch
+from .taps import Tap, Taps, find_module
+
+
+class Network:
+    """A network of images: mmpretrain's classifiers, and any module that takes a batch of images.
+
+    Args:
+        model: The network itself.
+        side: What it is called in errors: ``student`` or a teacher's name.
+    """
+
+    def __init__(self, model: Any, side: str) -> None:
+        self.model = model
+        self.side = side
+
+    @classmethod
+    def is_kind_of(cls, model: nn.Module) -> bool:
+        """Whether a module is of this kind."""
+        return True
+
+    def run(
+        self, images: Tensor, paths: Collection[str] | None = None, rois: Mapping[BoxBranch, Tensor] | None = None
+    ) -> None:
+        """A pass for the sake of its taps: no losses, no post-processing.
+
+        Args:
+            images: (N, C, H, W).
+            paths: Modules that are read, where the network can leave parts out; None is all.
+            rois: What the box branches of a two-stage detector score.
+        """
+        if isinstance(self.model, BaseModel):
+            self.model(images, mode='tensor')
+        else:
+            self.model(images)
+
+    def rows(self, tap: Tap) -> BoxBranch | None:
+        """What a row of a tapped value is: an RoI of a box branch, or (None) an image.
+
+        Raises:
+            ValueError: If there is no such module, or if what it computes cannot be compared.
+        """
+        find_module(self.model, tap.path, self.side)
+        return None
+
+    def branches(self) -> list[BoxBranch]:
+        """All of its box branches."""
+        return []
+
+    def check_read(self, recorded: Taps, again: Callable[[], Taps]) -> None:
+        """Refuse taps that would be read wrongly.
+
+        Args:
+            recorded: Of a whole pass in evaluation mode.
+            again: Makes another such pass.
+
+        Raises:
+            ValueError: If one would.
+        """
+
+    def check_logits(self, tap: Tap, who: str) -> None:
+        """Refuse a tap that is known to read no scores of classes that exclude each other; tell where nobody knows.
+
+        Args:
+            tap: What is read.
+            who: What compares predictions by their softmax, such as ``losses['loss_kd'] (KDLoss)``.
+
+        Raises:
+            ValueError: If it reads something else.
+        """
+        head: Any = getattr(self.model, 'head', None)
+        if isinstance(head, nn.Module) and hasattr(self.model, 'backbone'):
+            self._check_classifier(head, tap, who)
+        elif not isinstance(find_module(self.model, tap.path, self.side), nn.Linear):
+            tell(f"{who} compares class scores, and nobody knows whether '{tap}' of the {self.side} reads some")
+        self._check_sigmoid(getattr(head, 'loss_cls', None) or getattr(head, 'loss_module', None), tap, who)
+
+    def _check_sigmoid(self, loss: Any, tap: Tap, who: str) -> None:
+        if getattr(loss, 'use_sigmoid', False):
+            tell(
+                f"{who} takes a softmax over '{tap}' of the {self.side}, whose own loss takes the sigmoid of each class"
+            )
+
+    def _check_classifier(self, head: nn.Module, tap: Tap, who: str) -> None:
+        """Of image classifiers as mmpretrain makes them."""
+        if any(cls.__name__ == 'MultiLabelClsHead' for cls in type(head).__mro__):
+            raise ValueError(
+                f"{who} takes a softmax over classes, and those of the {self.side}'s {type(head).__name__} do not "
+                'exclude each other; use a feature loss'
+            )
+        module, classes = find_module(self.model, tap.path, self.side), getattr(head, 'num_classes', None)
+        scores = any(isinstance(m, nn.Linear) and m.out_features == classes for m in module.modules())
+        if not tap.below('head') and any(True for _ in head.parameters()):
+            if not scores and tap.below('backbone', 'neck'):
+                raise ValueError(
+                    f"{who} compares class scores, and '{tap}' of the {self.side} lies before the classifier "
+                    f"({type(head).__name__} in 'head'): tap that, such as 'head.fc'; tools/list_modules.py lists "
+                    'modules'
+                )
+            if not scores:
+                tell(f"{who} compares class scores, and nobody knows whether '{tap}' of the {self.side} reads some")
+        elif isinstance(module, nn.Linear) and not tap.of_input and classes and module.out_features != classes:
+            raise ValueError(
+                f"{who} compares class scores, and '{tap}' of the {self.side} reads {module.out_features} values for "
+                f'{classes} classes: tap the classifier itself'
+            )
+
+    def check_labels(self, tap: Tap, who: str) -> None:
+        """Refuse a tap whose rows have no class of their own.
+
+        Raises:
+            ValueError: If they have none.
+        """
+
+    #: Whether batch augmentations of its kind mix images, and do not only resize them.
+    mixes_by_batch: ClassVar[bool] = True
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether its data preprocessor mixes images."""
+        preprocessor = getattr(self.model, 'data_preprocessor', None)
+        return self.mixes_by_batch and getattr(preprocessor, 'batch_augments', None) is not None
+
+    @property
+    def softens_labels(self) -> bool:
+        """Whether its data preprocessor leaves an image without the one class that it is of."""
+        preprocessor = getattr(self.model, 'data_preprocessor', None)
+        return self.mixes_images or bool(getattr(preprocessor, 'to_onehot', False))
+
+    def assigned_at(self, taps: Iterable[Tap]) -> dict[str, Tap]:
+        """By head that some taps lie in, where its own loss is told which class each position was assigned."""
+        return {}
+
+    def classifier(self) -> Tap | None:
+        """Where its predictions are read; None where nobody knows."""
+        fc = getattr(getattr(self.model, 'head', None), 'fc', None)
+        return Tap('head.fc') if isinstance(fc, nn.Module) else None
+
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of images that it can be tried on: channels as normalised, the backbone's own size or 224."""
+        mean = getattr(getattr(self.model, 'data_preprocessor', None), 'mean', None)
+        channels = mean.numel() if isinstance(mean, Tensor) and mean.numel() > 1 else self._channels()
+        size: Any = getattr(getattr(self.model, 'backbone', None), 'img_size', 224)
+        height, width = (size, size) if isinstance(size, int) else tuple(size)[:2]
+        return channels, height, width
+
+    def _channels(self) -> int:
+        return next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), 3)
+
+
+def tell(text: str) -> None:
+    """A warning in the log."""
+    print_log(text, 'current', logging.WARNING)

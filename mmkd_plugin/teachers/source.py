@@ -1,0 +1,145 @@
+"""What every source of knowledge answers, whatever it is: a frozen network, the student itself, its peers, labels."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from ..facts import Batch
+from ..networks import BoxBranch, Network, Tap
+
+#: Kinds of sources by the name that a config gives as ``type``. A dictionary without one means ``Frozen``.
+SOURCES = Registry('source of knowledge', scope='mmengine')
+
+#: Taps that are read of a source, each with the student's box branch whose RoIs are its rows (None: images are).
+Wanted = Mapping[Tap, BoxBranch | None]
+
+
+class Source:
+    """One source, as the losses of a config know it by name.
+
+    A kind of its own derives from this, is registered in :data:`SOURCES`, and says what it needs of the student, and
+    what it gives for a batch. It is no ``nn.Module``: optimizers, checkpoints, EMA and DDP do not see it, unless it
+    learns and hands its network over as :attr:`learner`.
+
+    Args:
+        name: Its key in ``teachers``.
+    """
+
+    #: Another text for other weights; empty where it has none of its own.
+    fingerprint: str = ''
+    #: The network that learns beside the student, if this is one.
+    learner: nn.Module | None = None
+    #: Keys that a config may give besides ``type``.
+    keys: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], name: str, student: nn.Module) -> 'Source':
+        """Made of what a config says, without its ``type``; here, the keys are the arguments.
+
+        Args:
+            spec: Only :attr:`keys`.
+            name: Its key in ``teachers``.
+            student: Built.
+
+        Raises:
+            TypeError: If something is of another kind.
+            ValueError: If a value is not understood.
+            FileNotFoundError: If a file that is named does not exist.
+        """
+        return cls(name, **spec)
+
+    def network(self, student: Network) -> Network:
+        """Whose modules its taps name; the student's, unless it has a network of its own."""
+        return student
+
+    def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
+        """What has to be tapped in the student's own pass, so that it can answer; here, the same."""
+        return list(taps)
+
+    def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
+        """Example values before training: to learn shapes, and to find mistakes; here, what it would read.
+
+        Args:
+            batch: Of images that nobody labelled.
+            taps: Everything that will ever be read.
+
+        Raises:
+            ValueError: If a tap names no module, or none that runs.
+        """
+        return self.read(batch, taps)
+
+    def load(self) -> None:
+        """Get the weights, once, before training.
+
+        Raises:
+            FileNotFoundError: If a checkpoint does not exist.
+            ValueError: If it cannot be read or does not fit.
+        """
+
+    def get_ready(self, like: Tensor) -> None:
+        """Be ready for tensors like this one. Before training, after :meth:`load`, and again in each step."""
+
+    def read(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
+        """The tapped values for a batch, as constants.
+
+        Args:
+            batch: With what the student computed of it.
+            taps: What to read; some of those that were probed.
+        """
+        raise NotImplementedError(f'{type(self).__name__} does not say how it is read')
+
+    def read_through(self, batch: Batch, taps: Wanted, written: Mapping[Tap, Tensor]) -> dict[Tap, Tensor]:
+        """The tapped values of a pass that goes on with other tensors where they are written, with gradient into these.
+
+        Raises:
+            ValueError: If it has no pass of its own.
+        """
+        raise ValueError(
+            f"'{self.name}' ({type(self).__name__}) has no pass of its own that something could be sent through; a "
+            'frozen teacher has'
+        )
+
+
+def build_source(spec: Any, name: str, student: nn.Module) -> Source:
+    """The source that a config means.
+
+    Args:
+        spec: A dictionary with the ``type`` of a registered kind; anything else is what a frozen teacher is given as.
+        name: Its key in ``teachers``.
+        student: Built; stays as it is.
+
+    Raises:
+        TypeError: If something is of another kind.
+        ValueError: If the kind, a key or a value is not understood.
+        FileNotFoundError: If a file that is named does not exist.
+    """
+    if isinstance(spec, Source):
+        return spec
+    if not isinstance(spec, Mapping) or 'type' not in spec:
+        return SOURCES.module_dict['Frozen'].from_spec(spec, name, student)
+    arguments = dict(spec)
+    kind = arguments.pop('type')
+    known: dict[str, type[Source]] = SOURCES.module_dict
+    source = kind if isinstance(kind, type) and issubclass(kind, Source) else known.get(kind)
+    if source is None:
+        near = difflib.get_close_matches(str(kind), known, n=1)
+        raise ValueError(
+            f'{name} has type={kind!r}, which is no kind of teacher'
+            + (f' (did you mean {near[0]}?)' if near else '')
+            + f'. Known: {", ".join(known)}. The network of a frozen one goes into model=dict(type=...), with its '
+            'checkpoint beside that'
+        )
+    if unknown := [key for key in arguments if key not in source.keys]:
+        near = difflib.get_close_matches(str(unknown[0]), source.keys, n=2)
+        raise ValueError(
+            f'{name} ({source.__name__}) has the unknown keys {unknown}'
+            + (f' (did you mean {" or ".join(near)}?)' if near else '')
+            + f'. Known: {", ".join(source.keys) or "none"}'
+        )
+    return source.from_spec(arguments, name, student)
