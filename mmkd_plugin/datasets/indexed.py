@@ -2,11 +2,14 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ..randomness import Replay
 
 #: Where a data sample's metainfo holds its index in the outermost data set.
 INDEX = 'sample_index'
@@ -23,6 +26,9 @@ class IndexedDataset(Dataset):
     ``RepeatDataset`` or ``ClassBalancedDataset`` several entries share one. Where the pipeline of a
     ``BaseDataset`` refuses an image, what mmengine draws in its place carries -1.
 
+    With :attr:`replay` set, what the pipeline draws for an entry follows from a seed, a view and the
+    entry's index alone, in any worker and process.
+
     All other attributes are those of the data set, to read and to set.
 
     Args:
@@ -32,7 +38,7 @@ class IndexedDataset(Dataset):
         TypeError: If the data set has no entries to count; if an entry has no data sample.
     """
 
-    _own: tuple[str, ...] = ('dataset',)
+    _own: tuple[str, ...] = ('dataset', 'replay')
 
     def __init__(self, dataset: Any) -> None:
         if isinstance(dataset, IterableDataset):
@@ -41,6 +47,7 @@ class IndexedDataset(Dataset):
                 'set with len() and [index]'
             )
         self.dataset = dataset
+        self.replay: Replay | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -61,7 +68,11 @@ class IndexedDataset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         index = int(index)
         index += len(self) if index < 0 else 0
-        return self._indexed(self._prepare(index), index)
+        with self._drawing(index):
+            return self._indexed(self._prepare(index), index)
+
+    def _drawing(self, index: int) -> AbstractContextManager[Any]:
+        return self.replay.drawing(index) if self.replay else nullcontext()
 
     def _prepare(self, index: int) -> Any:
         """An entry; None if the pipeline of a ``BaseDataset`` refuses it."""
@@ -112,6 +123,21 @@ def owners(dataset: Any) -> Iterator[Any]:
         yield from owners(dataset.dataset)
     else:
         yield dataset
+
+
+def index_training_data(loop: Any) -> IndexedDataset:
+    """The indexed data set of a training loop, put around its data where there is none yet.
+
+    Args:
+        loop: mmengine's, built. An iteration-based one has begun to read, and begins anew.
+    """
+    dataset = loop.dataloader.dataset
+    if not isinstance(dataset, IndexedDataset):
+        dataset = IndexedDataset(dataset)
+        loop.dataloader = rewrapped_loader(loop.dataloader, dataset)
+        if hasattr(loop, 'dataloader_iterator'):
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+    return dataset
 
 
 def rewrapped_loader(loader: DataLoader, dataset: Any, sampler: Any = None) -> DataLoader:

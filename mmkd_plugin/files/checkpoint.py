@@ -189,7 +189,10 @@ def weights_in(
 
 
 def state_dict_of(
-    checkpoint: Mapping[str, Any], source: str = 'the checkpoint', state_key: str | None = None
+    checkpoint: Mapping[str, Any],
+    source: str = 'the checkpoint',
+    state_key: str | None = None,
+    peer: str | None = None,
 ) -> dict[str, Tensor]:
     """The student-style weights in a checkpoint: unwrapped, without ``distill.`` keys.
 
@@ -197,17 +200,33 @@ def state_dict_of(
         checkpoint: As :func:`read_checkpoint` gives it.
         source: What it is called in errors.
         state_key: See :func:`weights_in`.
+        peer: One that learned beside the student, whose weights are meant instead.
 
     Raises:
-        ValueError: If it holds no weights.
+        ValueError: If it holds no weights, or no such peer.
     """
     state = dict(weights_in(checkpoint, source, state_key))
+    if peer is not None:
+        return _peers_in(state, peer, source)
     while True:
         state = {key: value for key, value in state.items() if not key.startswith('distill.')}
         wrapped = {key for key in state if key.startswith('module.')}
         if not wrapped or set(state) - wrapped - _COUNTERS:
             return state
         state = {key.removeprefix('module.'): state[key] for key in state if key in wrapped}
+
+
+def _peers_in(state: Mapping[str, Tensor], peer: str, source: str) -> dict[str, Tensor]:
+    """The weights of one that learned beside the student, under its own names."""
+    own: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        _, found, rest = f'.{key}'.partition('.distill.peers.')
+        if found:
+            name, _, inner = rest.partition('.')
+            own.setdefault(name, {})[inner] = value
+    if peer not in own:
+        raise ValueError(f"'{source}' has no peer '{peer}'; there are: {', '.join(own) or 'none'}")
+    return own[peer]
 
 
 def _contents(checkpoint: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ..datasets.indexed import IndexedDataset, rewrapped_loader
+from ..datasets.indexed import index_training_data
 from ..distillation.resuming import compare_with_checkpoint
 from ..facts import TrainingData
 
@@ -39,11 +39,8 @@ class DistillHook(Hook):
         if distillation is None or loader is None:
             return
         distillation.data = TrainingData(loader.dataset)
-        if distillation.needs('sample_idx') and not isinstance(loader.dataset, IndexedDataset):
-            loop = runner._train_loop
-            loop.dataloader = rewrapped_loader(loader, IndexedDataset(loader.dataset))
-            if hasattr(loop, 'dataloader_iterator'):  # an iteration-based loop has begun to read
-                loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+        if distillation.needs('sample_idx'):
+            index_training_data(runner._train_loop)
 
     def before_train(self, runner: Any) -> None:
         """Tell what kind of run this is."""

@@ -7,8 +7,11 @@ from mmengine.dataset.utils import worker_init_fn
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 
-from ..randomness import seed_everything
+from ..datasets.indexed import index_training_data
+from ..options import check_bool
+from ..randomness import Replay, seed_everything
 
 
 @HOOKS.register_module()
@@ -21,24 +24,48 @@ class EpochSeedHook(Hook):
     have done, and no two epochs draw the same augmentations.
 
     Workers that persist over epochs keep states of their own: a run with
-    ``persistent_workers=True`` is warned that it will not resume exactly. An iteration-based loop
-    is one epoch to mmengine, so there the seeds are set once, and resuming starts them again.
+    ``persistent_workers=True`` is warned that it will not resume exactly, unless ``by_sample`` is set. An
+    iteration-based loop is one epoch to mmengine, so there the seeds are set once, and resuming starts them again.
+
+    Args:
+        by_sample: What the pipeline draws for a sample follows from (seed, epoch, index of the sample): the same
+            images with any number of workers and processes, persistent or not.
+
+    Raises:
+        ValueError: If ``by_sample`` is no boolean.
+        RuntimeError: Before training: if ``by_sample`` meets a loop that is not epoch-based.
     """
 
     priority = 'VERY_HIGH'
 
+    def __init__(self, by_sample: bool = False) -> None:
+        self.by_sample = check_bool(by_sample, 'EpochSeedHook: by_sample')
+        self._replay: Replay | None = None
+
     def before_train(self, runner: Any) -> None:
-        """Warn where workers would keep their own random states."""
-        if getattr(runner.train_dataloader, 'persistent_workers', False):
+        """Put seeds around the samples; or warn where workers would keep their own random states."""
+        if self.by_sample:
+            loop = runner.train_loop
+            if not isinstance(loop, EpochBasedTrainLoop):
+                raise RuntimeError(
+                    f'EpochSeedHook: by_sample=True needs epochs, which a {type(loop).__name__} does not count: every '
+                    'pass over the data would show the same images'
+                )
+            self._replay = Replay(runner.seed or 0)
+            index_training_data(loop).replay = self._replay
+        elif getattr(runner.train_dataloader, 'persistent_workers', False):
             runner.logger.warning(
                 'EpochSeedHook: train_dataloader.persistent_workers=True, so a resumed run will draw other '
-                'augmentations than an uninterrupted one; set it to False where runs must resume exactly'
+                'augmentations than an uninterrupted one; set it to False where runs must resume exactly, or by_sample '
+                'of this hook to True'
             )
 
     def before_train_epoch(self, runner: Any) -> None:
         """Seed from (seed, epoch, rank)."""
         seed = (runner.seed or 0) * 1_000_003 + runner.epoch * 1_009
         seed_everything(seed + get_rank())
+        if self._replay:
+            self._replay.show(runner.epoch)
         loader = runner.train_dataloader
         if loader.num_workers:
             # apart from the seeds of this process and of the neighbouring epochs

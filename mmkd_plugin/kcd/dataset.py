@@ -38,7 +38,7 @@ class CondensedDataset(IndexedDataset):
         TypeError: If it is another kind of data set.
     """
 
-    _own = ('dataset', 'mix')
+    _own = ('dataset', 'replay', 'mix')
 
     def __init__(self, dataset: Any, mix: Callable[[np.ndarray, np.ndarray, float], np.ndarray] | None) -> None:
         for owner in owners(dataset):
@@ -53,7 +53,8 @@ class CondensedDataset(IndexedDataset):
     def __getitem__(self, recipe: Recipe | int) -> Any:
         if not isinstance(recipe, Recipe) or not recipe.mixes:
             return super().__getitem__(recipe.point if isinstance(recipe, Recipe) else recipe)
-        return self._indexed(self._mixed(recipe), recipe.point)
+        with self._drawing(recipe.point):
+            return self._indexed(self._mixed(recipe), recipe.point)
 
     def _mixed(self, recipe: Recipe) -> Any:
         loaded = self._load(recipe)

@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Subset
 
 from mmkd_plugin.datasets import INDEX, Digits, IndexedDataset, rewrapped_loader
+from mmkd_plugin.randomness import Replay
 
 pytestmark = pytest.mark.openmmlab
 PACK = [{'type': 'PackInputs'}]
@@ -170,3 +171,45 @@ def test_batches_that_no_sampler_decides():
     loader = DataLoader(digits(), batch_sampler=[[0, 1], [2]])
     with pytest.raises(TypeError, match='has the batch sampler list, which draws from no `sampler`'):
         rewrapped_loader(loader, IndexedDataset(digits()), DefaultSampler(range(5)))
+
+
+CROP = [{'type': 'RandomCrop', 'crop_size': 28, 'padding': 6}, *PACK]
+
+
+def views(data, workers=0, epochs=(0, 1), order=range(20), **loader):
+    """The images of some views, by entry; drawn in any order, by any number of workers."""
+    data = IndexedDataset(data)
+    data.replay = Replay(seed=5)
+    read = DataLoader(data, 4, sampler=list(order), num_workers=workers, collate_fn=pseudo_collate, **loader)
+    shown = {}
+    for view in epochs:
+        data.replay.show(view)
+        for batch in read:
+            for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+                shown[view, sample.metainfo[INDEX]] = image
+    return shown
+
+
+def test_an_augmentation_can_be_replayed():
+    plain = digits(2, CROP)
+    first = views(plain)
+    assert sum(torch.equal(first[0, i], first[1, i]) for i in range(20)) < 5  # 13 x 13 crops
+    torch.manual_seed(9)
+    for again in (
+        views(plain, order=reversed(range(20))),
+        views(plain, workers=2),
+        views(plain, workers=2, persistent_workers=True),
+        views(plain, epochs=(1, 0)),
+    ):
+        assert again.keys() == first.keys()
+        assert all(torch.equal(again[key], first[key]) for key in first)
+
+
+def test_nobody_else_draws_differently_because_of_it():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    data = IndexedDataset(digits(2, CROP))
+    data.replay = Replay(seed=5)
+    torch.manual_seed(3)
+    data[0]
+    assert torch.equal(torch.rand(2), expected)

@@ -6,6 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_plugin.hooks import EpochSeedHook
+from tests.end_to_end.helpers import digits_cfg, runner_of
+from tests.killing import kill, resumed
 
 
 class Noise(Dataset):
@@ -46,3 +48,32 @@ def test_persistent_workers_are_warned():
     )
     EpochSeedHook().before_train(runner)
     assert 'persistent_workers=True' in said[0]
+
+
+class TestBySample:
+    @staticmethod
+    def config(folder, workers=0, **hook):
+        """With data workers that persist over epochs."""
+        cfg = digits_cfg(folder, 2, 'digits/resnet_student.py')
+        cfg.train_dataloader.update(num_workers=workers, persistent_workers=bool(workers))
+        cfg.custom_hooks = [{'type': 'EpochSeedHook', **hook}]
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        return cfg
+
+    def test_the_images_of_any_number_of_workers(self, tmp_path):
+        alone = runner_of(self.config(tmp_path / '0', by_sample=True)).train().state_dict()
+        workers = runner_of(self.config(tmp_path / '2', workers=2, by_sample=True)).train().state_dict()
+        torch.testing.assert_close(workers, alone, rtol=0, atol=0)
+
+    def test_persistent_workers_resume_exactly(self, tmp_path):
+        whole = runner_of(self.config(tmp_path / 'whole', by_sample=True)).train().state_dict()
+        kill(self.config(tmp_path / 'part', workers=2, by_sample=True), 6)
+        after = resumed(self.config(tmp_path / 'part', workers=2, by_sample=True)).state_dict()
+        torch.testing.assert_close(after, whole, rtol=0, atol=0)
+
+    def test_a_loop_without_epochs_is_refused(self):
+        runner = SimpleNamespace(train_loop=object(), seed=0)
+        with pytest.raises(RuntimeError, match='by_sample=True needs epochs, which a object does not count'):
+            EpochSeedHook(by_sample=True).before_train(runner)
+        with pytest.raises(ValueError, match="by_sample='no' given, expected True or False"):
+            EpochSeedHook(by_sample='no')  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""Kinds of sources: what a config names, the student's own values, labels, and a kind of one's own."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from mmkd_plugin import distill
+from mmkd_plugin.losses import kd_loss
+from mmkd_plugin.teachers import SOURCES, Source, build_source
+from tests.conftest import KD, batch, build, student_cfg
+from tests.detection import DKD, detector, faster_rcnn_cfg
+from tests.end_to_end.helpers import digits_cfg, runner_of
+
+pytestmark = pytest.mark.openmmlab
+OWN: dict[str, Any] = {'own': {'type': 'Own'}}
+DEEPER = {'loss_own': {'type': 'FitNetLoss', 'on': {'student': 'backbone.layer3', 'own': 'backbone.layer4'}}}
+
+
+class TestOwn:
+    def test_the_deeper_layer_is_a_constant(self, student):
+        model = distill(student, DEEPER, teachers=OWN).train()
+        model(**batch(), mode='loss')['loss_own'].backward()
+        assert model.backbone.layer3[0].downsample[0].weight.grad.abs().sum() > 0
+        assert all(p.grad is None for p in model.backbone.layer4.parameters())
+
+    def test_the_student_as_it_is_teaches_itself_nothing(self, student):
+        losses = {'loss_kd': {**KD['loss_kd'], 'on': 'head.fc'}}
+        assert distill(student, losses, teachers=OWN).train()(**batch(), mode='loss')['loss_kd'].abs() < 1e-6
+
+    def test_no_second_pass(self, student):
+        model = distill(student, DEEPER, teachers=OWN).train()
+        calls = []
+        model.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+        model(**batch(), mode='loss')
+        assert calls == [1]
+
+    def test_rois(self):
+        on = {'student': 'roi_head.bbox_head.shared_fcs.0', 'own': 'roi_head.bbox_head.shared_fcs.1'}
+        from tests.detection import batch as scenes
+
+        losses = {'loss_own': {'type': 'FitNetLoss', 'on': on, 'regressor': 'conv'}}
+        model = distill(detector(faster_rcnn_cfg()), losses, teachers=OWN).train()
+        model(**scenes(), mode='loss')['loss_own'].backward()
+        assert model.roi_head.bbox_head.shared_fcs[1].weight.grad is None
+
+    def test_through_the_runner(self, tmp_path):
+        cfg = digits_cfg(tmp_path, 1)
+        del cfg.model['teacher']
+        cfg.model.teachers, cfg.model.losses = OWN, DEEPER
+        cfg.custom_hooks = [{'type': 'DistillHook'}]
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        runner_of(cfg).train()
+        assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+class TestLabels:
+    LABELS = {'virtual': {'type': 'Labels', 'correct': 0.9}}
+
+    def test_by_hand(self, student):
+        # methods 31: a for the class, (1 - a) / (C - 1) for the others; rows sum to 1
+        model = distill(student, KD, teachers=self.LABELS).train()
+        data = batch()
+        losses = model(**data, mode='loss')
+        model.eval()
+        target = torch.full((4, 10), 0.1 / 9)
+        for row in range(4):
+            target[row, row] = 0.9
+        assert torch.allclose(target.sum(1), torch.ones(4))
+        twin = build(student_cfg())
+        twin.train()
+        logits = twin(data['inputs'], mode='tensor')
+        torch.testing.assert_close(losses['loss_kd'], kd_loss(logits, target.log(), 4.0))
+
+    def test_softened_as_documented(self):
+        # methods 31: p ** (1 / T), renormalised, for C = 100, a = 0.99, T = 20 is 0.0157412 for the class
+        logits = torch.full((1, 100), math.log(0.01 / 99))
+        logits[0, 3] = math.log(0.99)
+        assert (logits / 20).softmax(1)[0, 3].item() == pytest.approx(0.0157412, rel=1e-5)
+
+    def test_classes_of_rois(self):
+        from tests.detection import batch as scenes
+
+        model = distill(detector(faster_rcnn_cfg()), DKD, teachers=self.LABELS).train()
+        assert model(**scenes(), mode='loss')['loss_dkd'] > 0
+        region = next(iter(model.distill.regions.values()))
+        assert len(region.labels) == 32
+
+    @pytest.mark.parametrize(
+        ('spec', 'on', 'match'),
+        [
+            ({'correct': 1}, 'head.fc', 'correct=1 given, expected less'),
+            ({'correct': 0}, 'head.fc', 'correct=0 given, expected a finite number > 0'),
+            ({'right': 0.9}, 'head.fc', r"virtual \(Labels\) has the unknown keys \['right'\].*Known: correct"),
+            ({}, 'backbone.layer4', r"answers for the student's logits, and 'backbone.layer4' reads \(2, 32, 28, 28\)"),
+        ],
+    )
+    def test_mistakes(self, student, spec, on, match):
+        losses = {'loss_at': {'type': 'FitNetLoss', 'on': on, 'regressor': 'identity'}}
+        with pytest.raises(ValueError, match=match):
+            distill(student, losses, teachers={'virtual': {'type': 'Labels', **spec}})
+
+    def test_through_the_runner(self, tmp_path):
+        cfg = digits_cfg(tmp_path, 1, 'kd_resnet.py')
+        cfg.model.teacher = {'_delete_': True, 'type': 'Labels'}
+        cfg.model.teacher.pop('_delete_')
+        cfg.custom_hooks = [{'type': 'TeacherEvalHook'}]  # which has nothing to evaluate
+        runner_of(cfg).train()
+        assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+class TestKinds:
+    def test_frozen_is_meant_where_no_type_is_given(self, student, teacher):
+        for spec in (teacher, {'model': teacher}, {'type': 'Frozen', 'model': teacher}):
+            assert type(build_source(spec, 'x', student)).__name__ == 'Frozen'
+
+    def test_a_model_in_place_of_a_kind(self, student):
+        with pytest.raises(ValueError, match=r"type='ImageClassifier', which is no kind of teacher.*model=dict"):
+            build_source(student_cfg(), 'x', student)
+        with pytest.raises(ValueError, match=r"type='Onw'.*did you mean Own"):
+            build_source({'type': 'Onw'}, 'x', student)
+
+    def test_the_student_is_no_name_of_a_source(self, student, teacher):
+        with pytest.raises(ValueError, match="teachers names one 'student'"):
+            distill(student, KD, teachers={'student': teacher})
+
+    def test_a_kind_of_ones_own(self, student):
+        @SOURCES.register_module()
+        class Uniform(Source):
+            def read(self, batch, taps):
+                return {tap: torch.zeros_like(batch.values['student'][tap]) for tap in taps}
+
+        try:
+            losses = distill(student, KD, teacher={'type': 'Uniform'}).train()(**batch(), mode='loss')
+            assert losses['loss_kd'] > 0
+        finally:
+            SOURCES.module_dict.pop('Uniform')
+
+    def test_no_pass_to_go_through(self, student):
+        losses = {'loss_kd': {**KD['loss_kd'], 'through': 'head.fc'}}
+        with pytest.raises(ValueError, match=r"'own' \(Own\) has no pass of its own"):
+            distill(student, losses, teachers=OWN)
