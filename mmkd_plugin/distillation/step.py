@@ -121,9 +121,17 @@ class Distillation(nn.Module):
                     '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
                     'KDLoss'
                 )
-        asked = [tap for term in self.terms if 'assignments' in term.needs for tap in term.taps('student')]
         #: By dense head, where the student's own loss is told which class each position is of.
-        self._assigned = student.assigned_at(asked)
+        self._assigned: dict[str, Tap] = {}
+        for term in self.terms:
+            if 'assignments' in term.needs:
+                told = student.assigned_at(term.taps('student'))
+                if not told:
+                    raise ValueError(
+                        f'{term.who} needs the assignments of a dense head, and reads none whose loss is told them: tap '
+                        "one, as in on='bbox_head[0][0]'"
+                    )
+                self._assigned |= told
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
