@@ -128,7 +128,7 @@ class Distillation(nn.Module):
                 told = student.assigned_at(term.taps('student'))
                 if not told:
                     raise ValueError(
-                        f'{term.who} needs the assignments of a dense head, and reads none whose loss is told them: tap '
+                        f'{term.who} needs the assignments of a dense head, and reads none that is told them: tap '
                         "one, as in on='bbox_head[0][0]'"
                     )
                 self._assigned |= told

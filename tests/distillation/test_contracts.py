@@ -189,9 +189,8 @@ class TestWritingTaps:
             distill(student, {'loss_kd': {**self.THROUGH['loss_kd'], **change}}, teacher=teacher)
 
     def test_behind_what_is_read(self, student, teacher):
-        losses = {'loss_hint': {'type': 'FitNetLoss', 'on': 'backbone.layer2', 'through': 'backbone.layer2',
-                                'regressor': 'identity'}}  # fmt: skip
-        losses['loss_hint']['on'] = {'student': 'backbone.layer3', 'teacher': 'backbone.layer2'}
+        on = {'student': 'backbone.layer3', 'teacher': 'backbone.layer2'}
+        losses: dict[str, Any] = {'loss_hint': {'type': 'FitNetLoss', 'on': on, 'regressor': 'identity'}}
         losses['loss_hint']['through'] = 'backbone.layer3'
         model = distill(student, losses, teacher=teacher).train()
         with pytest.raises(RuntimeError, match=r"does not reach \['backbone.layer2'\] of 'teacher': read it behind"):
@@ -232,11 +231,13 @@ class TestNeedsOfDetectors:
         cfg = one_stage_cfg(kind)
         losses = {'loss_look': {'type': 'LookingLoss', 'on': 'bbox_head[0][0]'}}
         model = distill(detector(cfg), losses, teacher=detector(cfg, 1)).train()
-        told = []
-        original = model.bbox_head.get_targets
-        monkeypatch.setattr(
-            model.bbox_head, 'get_targets', lambda *args, **kwargs: told.append(original(*args, **kwargs)) or told[-1]
-        )
+        told, original = [], model.bbox_head.get_targets
+
+        def get_targets(*args, **kwargs):
+            told.append(original(*args, **kwargs))
+            return told[-1]
+
+        monkeypatch.setattr(model.bbox_head, 'get_targets', get_targets)
         MessageHub.get_current_instance().update_info('epoch', 0)
         MessageHub.get_current_instance().update_info('iter', 7)
         data = scenes()
@@ -266,6 +267,9 @@ class TestNeedsOfDetectors:
 class PreparedLoss(DistillLoss):
     """Starts from the teacher's last batch norm, before it is folded, and from how often each class occurs."""
 
+    margin: torch.Tensor
+    counts: torch.Tensor
+
     def build_connectors(self, student, teacher):
         assert type(student.module).__name__ == type(teacher.module).__name__
         assert str(student.tap) == 'backbone.layer4.1.bn2'
@@ -294,7 +298,7 @@ class TestFacts:
         return cfg
 
     def test_weights_and_data_before_training_and_once(self, tmp_path):
-        teacher = trained_like(build(student_cfg(), 7))
+        teacher: Any = trained_like(build(student_cfg(), 7))
         torch.save(teacher.state_dict(), tmp_path / 't.pth')
         model = runner_of(self.config(tmp_path / 'whole', tmp_path / 't.pth')).train()
         loss = model.distill.losses.loss_p[0]
