@@ -34,7 +34,8 @@ class Replay:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._view = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._view = torch.zeros(1, dtype=torch.int64)
+        self._view.share_memory_()  # type: ignore[no-untyped-call]
 
     def show(self, view: int) -> None:
         """The coming samples are drawn as this view, a number from 0."""

@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
     """The folder of an uninterrupted run, and the weights it began with."""
     folder = tmp_path_factory.mktemp('stages') / 'whole'
     runner = runner_of(config(folder))
-    start = {}
+    start: dict[str, torch.Tensor] = {}
     runner.register_hook(Keeper(start), 'VERY_LOW')
     runner.train()
     return folder, start
