@@ -116,11 +116,14 @@ def test_a_failure_is_charged_to_its_own_probe(monkeypatch):
         'last': 'print("end")',
     }
     monkeypatch.setattr(doctor, 'PROBES', probes)
-    started = []
-    run = subprocess.run
-    monkeypatch.setattr(doctor.subprocess, 'run', lambda *args, **kwargs: started.append(args) or run(*args, **kwargs))
-    outcomes = doctor.probe_all()
-    assert outcomes == {
+    run, started = subprocess.run, []
+
+    def counted(*args, **kwargs):
+        started.append(args)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, 'run', counted)
+    assert doctor.probe_all() == {
         'fine': Outcome(True, 'a line\nand the result'),
         'raises': Outcome(False, "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         'crashes': Outcome(False, 'ended with exit code -6'),
@@ -129,12 +132,12 @@ def test_a_failure_is_charged_to_its_own_probe(monkeypatch):
         'company': Outcome(True),
         'last': Outcome(True, 'end'),
     }
-    assert len(started) == 7, 'four that go on, three for those that stopped one'
+    assert len(started) == 7, 'four that go on, and one for each that stopped one'
 
 
 def test_what_hangs_does_not_take_the_others_along(monkeypatch):
     run = subprocess.run
-    monkeypatch.setattr(doctor.subprocess, 'run', lambda *args, **kwargs: run(*args, **{**kwargs, 'timeout': 1}))
+    monkeypatch.setattr(subprocess, 'run', lambda *args, **kwargs: run(*args, **{**kwargs, 'timeout': 1}))
     monkeypatch.setattr(doctor, 'PROBES', {'fine': 'print(1)', 'hangs': 'import time; time.sleep(60)', 'last': ''})
     assert doctor.probe_all() == {
         'fine': Outcome(True, '1'),
