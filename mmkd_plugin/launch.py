@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .distillation.student import Distilled
@@ -121,20 +121,28 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
 
 
 def _run_in_folder(config: Config, what: str) -> None:
+    _import_models(config.get('default_scope'))
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    # What lives by now, modules for the most part, lives to the end. mmengine collects garbage for each data set, which
-    # takes 0.2 s among half a million objects; and python does while it imports, until the tools switch that off.
-    gc.freeze()
-    gc.enable()
     getattr(runner, what)()
     if torch.distributed.is_initialized():
-        gc.unfreeze()
         # all together, and after the last user of the group: a gloo group that python tears down
         # at exit can abort the process
         torch.distributed.barrier()
         del runner
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def _import_models(scope: str | None) -> None:
+    """Import the package of a scope as mmengine does when the first model is built, and end the pause of garbage collection.
+
+    Modules live to the end. Python looks through them for garbage time and again while it imports, so that the tools
+    switch that off; mmengine looks for each data set, which takes 0.2 s among half a million objects, and freezing spares.
+    """
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        registry.import_from_location()
+    gc.freeze()
+    gc.enable()
 
 
 def run_train(args: argparse.Namespace) -> None:
