@@ -134,10 +134,10 @@ def _run_in_folder(config: Config, what: str) -> None:
 
 
 def _import_models(scope: str | None) -> None:
-    """Import the package of a scope as mmengine does when the first model is built, and end the pause of garbage collection.
+    """Import a scope's models, as mmengine does for the first that it builds, and end the tools' pause of collection.
 
-    Modules live to the end. Python looks through them for garbage time and again while it imports, so that the tools
-    switch that off; mmengine looks for each data set, which takes 0.2 s among half a million objects, and freezing spares.
+    Modules live to the end, and are frozen: else python looks through them for garbage time and again while it imports,
+    and mmengine once for each data set, which takes 0.2 s among half a million objects.
     """
     with MODELS.switch_scope_and_registry(scope) as registry:
         registry.import_from_location()
