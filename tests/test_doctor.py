@@ -104,6 +104,48 @@ def test_probe_survives_what_it_tries(monkeypatch, code, outcome):
     assert doctor.probe('it') == outcome
 
 
+def test_a_failure_is_charged_to_its_own_probe(monkeypatch):
+    """Of probes that share a process: what comes before and after one that raises, crashes or fails only in company."""
+    probes = {
+        'fine': 'print("a line\\nand the result")',
+        'raises': 'import nothing_of_this_name',
+        'crashes': 'import os; os.abort()',
+        'alone': 'import sys; assert "colorsys" not in sys.modules; import colorsys',
+        'shared': 'import colorsys',
+        'company': 'import sys; assert "colorsys" not in sys.modules',
+        'last': 'print("end")',
+    }
+    monkeypatch.setattr(doctor, 'PROBES', probes)
+    run, started = subprocess.run, []
+
+    def counted(*args, **kwargs):
+        started.append(args)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, 'run', counted)
+    assert doctor.probe_all() == {
+        'fine': Outcome(True, 'a line\nand the result'),
+        'raises': Outcome(False, "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        'crashes': Outcome(False, 'ended with exit code -6'),
+        'alone': Outcome(True),
+        'shared': Outcome(True),
+        'company': Outcome(True),
+        'last': Outcome(True, 'end'),
+    }
+    assert len(started) == 7, 'four that go on, and one for each that stopped one'
+
+
+def test_what_hangs_does_not_take_the_others_along(monkeypatch):
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, 'run', lambda *args, **kwargs: run(*args, **{**kwargs, 'timeout': 1}))
+    monkeypatch.setattr(doctor, 'PROBES', {'fine': 'print(1)', 'hangs': 'import time; time.sleep(60)', 'last': ''})
+    assert doctor.probe_all() == {
+        'fine': Outcome(True, '1'),
+        'hangs': Outcome(False, 'no answer in 300 seconds'),
+        'last': Outcome(True),
+    }
+
+
 def test_exit_code_and_report(monkeypatch, capsys):
     monkeypatch.setattr(doctor, 'installed_distributions', lambda: without(ONEDL, 'mlxtend'))
     monkeypatch.setattr(doctor, 'probe_all', lambda: {name: Outcome(True, 'CPU build False') for name in doctor.PROBES})

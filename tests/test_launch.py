@@ -1,5 +1,6 @@
 """What the command line makes of a config; the runs themselves are in end_to_end/."""
 
+import runpy
 import subprocess
 import sys
 
@@ -8,9 +9,16 @@ import torch
 
 from mmkd_plugin import launch
 from mmkd_plugin.files.configs import config_path
-from tests.end_to_end.helpers import environment
+from tests.end_to_end.helpers import ROOT, environment
 
 CONFIG = config_path('dkd_resnet.py')
+
+
+def parse(tool, *argv):
+    """Arguments as a tool reads them; it finds `arguments.py` beside itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'tools')
+        return runpy.run_path(str(ROOT / 'tools' / tool))['parse'](list(argv))
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def configs(monkeypatch):
 
 
 def train(configs, *argv):
-    launch.run_train([CONFIG, *argv])
+    launch.run_train(parse('train.py', CONFIG, *argv))
     what, config = configs.pop()
     assert what == 'train'
     return config
@@ -87,7 +95,7 @@ def test_amp(configs, monkeypatch):
 
 
 def test_testing_takes_the_plain_student(configs):
-    launch.run_test([CONFIG, 'some.pth', '--out', 'results.pkl'])
+    launch.run_test(parse('test.py', CONFIG, 'some.pth', '--out', 'results.pkl'))
     what, config = configs.pop()
     assert what == 'test'
     assert config.model.type == 'ImageClassifier'
@@ -98,7 +106,7 @@ def test_testing_takes_the_plain_student(configs):
 
 def test_missing_config():
     with pytest.raises(SystemExit, match='does not exist'):
-        launch.run_train(['none.py'])
+        parse('train.py', 'none.py')
 
 
 def test_distilled_runs_get_their_hook(configs):
@@ -108,7 +116,7 @@ def test_distilled_runs_get_their_hook(configs):
     assert hooks() == ['EpochSeedHook', 'TeacherEvalHook'], 'which does the same'
     assert hooks('--no-validate') == ['EpochSeedHook', 'DistillHook']
     assert hooks('--cfg-options', 'custom_hooks.1.type=DistillHook') == ['EpochSeedHook', 'DistillHook']
-    launch.run_train([config_path('digits/resnet_student.py')])
+    launch.run_train(parse('train.py', config_path('digits/resnet_student.py')))
     assert 'DistillHook' not in str(configs.pop()[1].get('custom_hooks'))
 
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Measure NST's polynomial kernel against the broadcast form that other codes use: time, peak memory, equality.
 
 The broadcast form, as in RepDistiller and mdistiller, multiplies (N, C_s, 1, HW) by (N, 1, C_t, HW) and sums. Both are
@@ -12,6 +13,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--shape', type=int, nargs=4, default=[64, 64, 32, 32], metavar=('N', 'C', 'H', 'W'))
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--threads', type=int, help="default: torch's own number")
+    args = parser.parse_args()
+    if args.rounds < 1 or min(args.shape) < 1:
+        parser.error(f'--rounds {args.rounds} --shape {args.shape} given, expected numbers of at least 1')
+    return args
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
 
 import torch
 import torch.nn.functional as F
@@ -68,13 +85,8 @@ def peak_memory(form: str, shape: list[int], threads: int, result: Any) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--shape', type=int, nargs=4, default=[64, 64, 32, 32], metavar=('N', 'C', 'H', 'W'))
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    if args.rounds < 1 or min(args.shape) < 1:
-        parser.error(f'--rounds {args.rounds} --shape {args.shape} given, expected numbers of at least 1')
+    args = parse()
+    args.threads = args.threads or torch.get_num_threads()
     torch.set_num_threads(args.threads)
 
     student, teacher = maps(args.shape)

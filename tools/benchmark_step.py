@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Measure what distillation costs: c / (a + b), in one run, interleaved.
 
 (a) one training step of the plain student, (b) the plain teacher's forward pass alone, without any
@@ -16,6 +17,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a distilled config')
+    parser.add_argument(
+        '--image-size', type=int, nargs='+', default=[224], metavar='N', help='side, or height and width'
+    )
+    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where it is usable')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--rounds', type=int, default=10, help='measured rounds of a, b, c (default 10)')
+    parser.add_argument('--warmup', type=int, default=2, help='rounds before (default 2)')
+    parser.add_argument('--threads', type=int, help="CPU threads; default: torch's own number")
+    parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f'--rounds {args.rounds} given, expected at least 1')
+    return args
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
 
 import torch
 from mmengine.config import Config
@@ -178,23 +203,11 @@ def spread(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a distilled config')
-    parser.add_argument(
-        '--image-size', type=int, nargs='+', default=[224], metavar='N', help='side, or height and width'
-    )
-    parser.add_argument('--batch-size', type=int, default=16)
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-    parser.add_argument('--rounds', type=int, default=10, help='measured rounds of a, b, c (default 10)')
-    parser.add_argument('--warmup', type=int, default=2, help='rounds before (default 2)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads of torch')
-    parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
-    args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error(f'--rounds {args.rounds} given, expected at least 1')
+    args = parse()
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    args.threads = args.threads or torch.get_num_threads()
     if args.amp and args.device == 'cpu':
-        parser.error("--amp needs --device cuda: mmengine's AmpOptimWrapper runs on no CPU")
+        raise SystemExit("--amp needs --device cuda: mmengine's AmpOptimWrapper runs on no CPU")
     torch.set_num_threads(args.threads)
 
     steps = make_steps(args)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Measure what it costs to value training samples and to condense a training set, on one core.
 
 Ranking and partition of as many random samples as ImageNet-1k has, 1,281,167, and with --big of 14 million, about as
@@ -10,6 +11,19 @@ import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--batch', type=int, default=256, help='samples in a batch (default: 256)')
+    parser.add_argument('--rounds', type=int, default=5, help='measured runs of each (default: 5)')
+    parser.add_argument('--big', action='store_true', help='rank 14 million samples too')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
 
 import numpy as np
 import torch
@@ -43,11 +57,7 @@ def filled(size: int) -> ValueTable:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=int, default=256, help='samples in a batch (default: 256)')
-    parser.add_argument('--rounds', type=int, default=5, help='measured runs of each (default: 5)')
-    parser.add_argument('--big', action='store_true', help='rank 14 million samples too')
-    args = parser.parse_args()
+    args = parse()
     torch.set_num_threads(1)
 
     print(f'median (min to max) of {args.rounds} runs, one core, numpy {np.__version__}, torch {torch.__version__}')

@@ -9,12 +9,8 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
-from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 
-import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.analysis import REDUCTIONS, Gallery
-from mmkd_plugin.files.configs import read_config
+REDUCTIONS = ('squeeze_mean', 'select_max')  # those of mmkd_plugin.analysis, which takes seconds to import
 
 
 def parse() -> argparse.Namespace:
@@ -47,6 +43,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Draw, and say where the pictures are."""
     args = parse()
+    from mmengine.device import get_device
+    from mmengine.registry import init_default_scope
+
+    from mmkd_plugin.analysis import Gallery
+    from mmkd_plugin.files.configs import read_config
+
     try:
         config, _ = read_config(args.config)
         config.merge_from_dict(args.cfg_options or {})

@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """List the modules of student and teachers that a loss can tap, with their output shapes.
 
 Prints what may stand in `on=...`: one line for each module that runs, with the shape of its output
@@ -9,6 +10,21 @@ import argparse
 import signal
 from collections.abc import Iterator
 from typing import Any
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a plain or a distilled config')
+    parser.add_argument('--depth', type=int, default=4, help='levels of dots to show (default 4)')
+    parser.add_argument(
+        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='image shape; inferred where not given'
+    )
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
 
 import torch
 from mmengine.config import Config
@@ -69,20 +85,13 @@ def image_size(config: Config) -> int | None:
 
 
 def main() -> None:
-    """The command line."""
+    """Build the models and print their tables."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a plain or a distilled config')
-    parser.add_argument('--depth', type=int, default=4, help='levels of dots to show (default 4)')
-    parser.add_argument(
-        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='image shape; inferred where not given'
-    )
-    args = parser.parse_args()
-
+    args = parse()
     try:
         config, _ = read_config(args.config)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        parser.error(str(error))
+        raise SystemExit(f'list_modules.py: {error}') from error
     init_default_scope(config.get('default_scope', 'mmengine'))
     student = plain_student(config.model)
     if 'data_preprocessor' in config:

@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Draw what KCD did in a run: values in each round, samples that move between sets, hardest and easiest images.
 
 Reads the tables that KCDHook writes into WORK_DIR/kcd. Writes values.png, flow.png and samples.png.
@@ -9,16 +10,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
-
-import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.analysis.pictures import original_image
-from mmkd_plugin.files.atomic import write_bytes
-from mmkd_plugin.files.configs import read_config
-from mmkd_plugin.kcd import plots as plots
 
 
 def parse() -> argparse.Namespace:
@@ -31,6 +22,20 @@ def parse() -> argparse.Namespace:
         '--config', help='whose training data has the images that are no files; default: the one in WORK_DIR'
     )
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
+
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+import mmkd_plugin  # noqa: F401 (registers)
+from mmkd_plugin.analysis.pictures import original_image
+from mmkd_plugin.files.atomic import write_bytes
+from mmkd_plugin.files.configs import read_config
+from mmkd_plugin.kcd import plots as plots
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+# ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Write the slim, plain student in a checkpoint: no optimizer, no run state, no `distill.` keys.
 
 No file is overwritten: neither the checkpoint, nor (without --force) one that has the final name already.
@@ -10,6 +11,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', help='checkpoint of a training run')
+    parser.add_argument('target', help='where to write; a hash is added to the name')
+    parser.add_argument('--config', help='of the training run: the weights must fit its plain student')
+    parser.add_argument('--state-key', metavar='KEY', help='where the weights are, such as ema_state_dict')
+    parser.add_argument('--force', action='store_true', help='replace a file of the final name')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse()  # answers --help and slips at once: the imports below take seconds
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -132,14 +148,8 @@ def _write(path: Path, data: bytes, source: Path | None, force: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='checkpoint of a training run')
-    parser.add_argument('target', help='where to write; a hash is added to the name')
-    parser.add_argument('--config', help='of the training run: the weights must fit its plain student')
-    parser.add_argument('--state-key', metavar='KEY', help='where the weights are, such as ema_state_dict')
-    parser.add_argument('--force', action='store_true', help='replace a file of the final name')
-    args = parser.parse_args(argv)
+    """Publish, or say in a line why not."""
+    args = parse(argv)
     try:
         publish(args.source, args.target, args.config, args.force, args.state_key)
     except (OSError, ValueError, TypeError, ImportError) as error:

@@ -108,7 +108,7 @@ def DigitScenes(  # noqa: N802 (it stands where a config names a class)
         ann_file=f'ImageSets/Main/{split}.txt',
         data_prefix={'sub_data_root': ''},
         indices=images,
-        **{'metainfo': {'classes': CLASSES}, **kwargs},
+        **{'metainfo': {'classes': CLASSES}, 'serialize_data': False, **kwargs},  # as in Digits
     )
 
 

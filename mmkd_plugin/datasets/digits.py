@@ -71,7 +71,8 @@ class Digits(BaseDataset):
             raise ValueError(f'per_class={per_class} given, expected 1 to 400')
         self.split = split
         self.per_class = per_class
-        super().__init__(pipeline=list(pipeline), **kwargs)
+        # 4,000 small images need not be one block of memory, for which mmengine collects garbage first
+        super().__init__(pipeline=list(pipeline), **{'serialize_data': False, **kwargs})
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One dictionary per image."""
