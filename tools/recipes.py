@@ -195,10 +195,9 @@ class Table:
         return paths
 
 
-def read(path: Path = TABLE) -> Table:
+def read() -> Table:
     """The table of this checkout."""
-    with path.open('rb') as file:
-        return Table(tomllib.load(file))
+    return Table(tomllib.loads(TABLE.read_text()))
 
 
 def render(table: Table, name: str) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
@@ -34,7 +35,13 @@ def load(name: str | Path) -> Config:
 
 @functools.cache
 def _load(name: str) -> Config:
-    return Config.fromfile(CONFIGS / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, '_file2dict', lambda filename, *_, **__: copy.deepcopy(_parse_once(filename)))
+        return Config.fromfile(CONFIGS / name)
+
+
+# else mmengine parses every base again for every config, ten files on average
+_parse_once = functools.cache(Config._file2dict)
 
 
 def content(name: str | Path) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def network(name: str, setting: str, device: str = 'cpu') -> Any:
 
 @functools.cache
 def _network(model: str, device: str) -> Any:
-    cfg = json.loads(model)
+    cfg = ConfigDict(json.loads(model))
     with torch.device(device):
         return build_teacher(cfg).model if 'untrained' in cfg else MODELS.build(cfg)
 

@@ -1,4 +1,4 @@
-"""Every config holds what `configs/recipes.toml` says of it, which is written from the sources and not from the configs."""
+"""Every config holds what `configs/recipes.toml` says, which is written from the sources, not read off the configs."""
 
 import functools
 import inspect
