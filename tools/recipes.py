@@ -18,7 +18,7 @@ from typing import Any
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pytest brings it
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TABLE = CONFIGS / 'recipes.toml'
