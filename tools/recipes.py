@@ -47,7 +47,7 @@ class Recipe:
         hook: The arguments of that hook, ``KCDHook``.
         rounds: The epochs after which it condenses.
         differs: What of ``losses`` holds for this pair alone: words such as ``beta 8``.
-        published: The figure, in %; where it is from is ``figures`` and ``epoch``.
+        published: The figure, in %; ``figures`` says where it is from, and of which epoch it is.
         recipe: The source of the numbers.
     """
 
@@ -67,7 +67,6 @@ class Recipe:
     published: float | None
     recipe: str
     figures: str
-    epoch: str
 
 
 class Table:
@@ -131,24 +130,28 @@ class Table:
                     _known(entry.get(key), self.sources, f'{where} {key}', 'one of [sources]')
             if 'epoch' in entry:
                 _known(entry['epoch'], EPOCHS, f'{where} epoch', 'an epoch')
-            for pair, own in entry['pairs'].items():
+            for pair, own in entry.get('pairs', {}).items():
                 _known(pair, self.pairs.get(setting, {}), f'{where} pairs.{pair}', f'one of [pairs.{setting}]')
                 _keys(own, _PAIR, f'{where} pairs.{pair}')
-                yield self._recipe(method, setting, pair, entry, own)
+                try:
+                    yield self._recipe(method, setting, pair, entry, own)
+                except KeyError as error:
+                    raise ValueError(
+                        f'{where} pairs.{pair} in recipes.toml, or what it builds on, lacks {error}'
+                    ) from error
 
     def _recipe(self, method: str, setting: str, pair: str, entry: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
-        networks = self.pairs[setting][pair]
-        path = own.get('file') or self._path(method, setting, pair)
-        below = entry.get('on_top_of')
+        has_config, below = own.get('config', True), entry.get('on_top_of')
+        figures = (entry.get('figures'), EPOCHS.get(entry.get('epoch', '')))
         return Recipe(
             method=method,
             title=entry.get('title', self.methods[method]['title']),
             setting=setting,
             pair=pair,
-            teacher=networks['teacher'],
-            student=networks['student'],
-            path=path if own.get('config', True) else None,
-            losses=self._losses(method, setting, pair) if own.get('config', True) else {},
+            teacher=self.pairs[setting][pair]['teacher'],
+            student=self.pairs[setting][pair]['student'],
+            path=self._file(method, setting, pair) if has_config else None,
+            losses=self._losses(method, setting, pair) if has_config else {},
             task_loss=entry.get('task_loss', 1.0),
             base=self._file(below, setting, pair) if below else None,
             hook=entry.get('hook', {}),
@@ -156,17 +159,14 @@ class Table:
             differs=[*_words(own.get('losses', {}))],
             published=own.get('published'),
             recipe=entry['recipe'],
-            figures=entry.get('figures', '') if 'published' in own else '',
-            epoch=entry.get('epoch', '') if 'published' in own else '',
+            figures=', '.join(filter(None, figures)) if 'published' in own else '',
         )
 
     def _file(self, method: str, setting: str, pair: str) -> str:
-        return self.methods[method][setting]['pairs'][pair].get('file') or self._path(method, setting, pair)
-
-    def _path(self, method: str, setting: str, pair: str) -> str:
         folder = self.methods[method].get('folder', method)
-        pattern: str = self.settings[setting]['path']
-        return pattern.format(folder=folder, method=method, pair=pair)
+        usual: str = self.settings[setting]['path'].format(folder=folder, method=method, pair=pair)
+        file: str = self.methods[method][setting]['pairs'][pair].get('file', usual)
+        return file
 
     def _losses(self, method: str, setting: str, pair: str) -> dict[str, dict[str, Any]]:
         entry = _merge(self.methods[method].get('defaults', {}), self.methods[method][setting])
@@ -242,8 +242,7 @@ def _grid(table: Table, recipes: list[Recipe], spec: Mapping[str, Any]) -> list[
                 column = f'{table.settings[setting]["title"]}: {column}' if named else column
                 columns.setdefault(column, {}).update(table.pairs[setting][pair].get('published', {}))
                 cells.setdefault(recipe.title, {})[column] = _cell(recipe)
-                figures = ', '.join(filter(None, (recipe.figures, EPOCHS.get(recipe.epoch))))
-                notes[recipe.title] = (recipe.recipe, figures or notes.get(recipe.title, ('', ''))[1])
+                notes[recipe.title] = (recipe.recipe, recipe.figures or notes.get(recipe.title, ('', ''))[1])
     alone = [
         [side, *(f'{columns[c][side]:.2f}' if side in columns[c] else '' for c in columns), '', spec['alone']]
         for side in ('teacher', 'student')

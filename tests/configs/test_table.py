@@ -79,6 +79,8 @@ MISTAKES = {
     'source': ({'cifar100': {**ENTRY, 'recipe': 'a blog'}}, r"'a blog' given, expected one of \[sources\]: ours, "),
     'no source': ({'cifar100': {'losses': {}, 'pairs': {}}}, r'recipe.*None given, expected one of \[sources\]'),
     'epoch': ({'cifar100': {**ENTRY, 'epoch': 'first'}}, r"'first' given, expected an epoch: last, best"),
+    'no taps': ({'cifar100': {**ENTRY, 'losses': {'x': {'type': 'XLoss'}}}}, r"pairs.vgg13_vgg8.*lacks 'on'"),
+    'nothing below': ({'cifar100': {**ENTRY, 'on_top_of': 'fitnets'}}, r"or what it builds on, lacks 'fitnets'"),
     'fact': (
         {'cifar100': {**ENTRY, 'losses': {'x': {'type': 'XLoss', 'on': '$before_relu'}}}},
         r'\[networks\] vgg8.*no `before_relu`',
