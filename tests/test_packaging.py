@@ -40,6 +40,7 @@ def checkout(tmp_path_factory):
         '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__'
     )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=ignore)
+    shutil.rmtree(copy / 'mmkd_plugin' / 'configs', ignore_errors=True)
     return copy
 
 
@@ -58,11 +59,21 @@ def content(wheel):
 
 def expected():
     """Everything that an installed package needs, by its name in a wheel."""
-    package = [path for path in (ROOT / 'mmkd_plugin').rglob('*.py') if '.mim' not in path.parts]
-    configs = [f'mmkd_plugin/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.py')]
+    package = [path for path in (ROOT / 'mmkd_plugin').rglob('*.py') if not {'.mim', 'configs'} & {*path.parts[-9:]}]
+    configs = [f'mmkd_plugin/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.*')]
     data = [*(ROOT / 'mmkd_plugin' / 'checkpoints').rglob('*.*'), ROOT / 'mmkd_plugin' / 'py.typed']
     assert configs
-    return {*configs, *(str(path.relative_to(ROOT)) for path in [*package, *data])}
+    return {*configs, *expected_bridges(), *(str(path.relative_to(ROOT)) for path in [*package, *data])}
+
+
+def expected_bridges():
+    """What `read_base` configs import: a module for each config, whose name has no hyphen."""
+    configs = (path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py'))
+    return {f'mmkd_plugin/{path}'.replace('-', '_') for path in configs if '_base_' not in path.parts}
+
+
+def bridges(names):
+    return {name for name in names if name.startswith('mmkd_plugin/configs/')}
 
 
 def test_the_core_needs_no_openmmlab_distribution():
@@ -106,10 +117,16 @@ def test_mmengine_finds_the_package():
     assert Path(get_installed_path('mmkd_plugin')).samefile(ROOT / 'mmkd_plugin')
 
 
+def test_bridges_are_not_kept_in_git():
+    assert '/mmkd_plugin/configs/' in (ROOT / '.gitignore').read_text().splitlines()
+
+
 def test_wheel_holds_everything_as_real_files(checkout, tmp_path):
     found = content(build('wheel', checkout, tmp_path))
     assert expected() <= found
+    assert bridges(found) == expected_bridges()
     assert {name.split('/')[0].split('-')[0] for name in found} == {'mmkd_plugin'}
+    assert not (checkout / 'mmkd_plugin' / 'configs').exists()
 
 
 def test_wheel_from_an_sdist_is_the_same(checkout, tmp_path):
@@ -117,10 +134,18 @@ def test_wheel_from_an_sdist_is_the_same(checkout, tmp_path):
     sdist = build('sdist', checkout, tmp_path)
     shutil.unpack_archive(sdist, tmp_path)
     source = tmp_path / sdist.name.removesuffix('.tar.gz')
+    assert not (source / 'mmkd_plugin' / 'configs').exists()
     assert content(build('wheel', source, tmp_path)) == direct
 
 
-def test_editable_wheel_leads_mmengine_to_the_checkout(checkout, tmp_path):
+def test_editable_install_has_its_bridges_where_mmengine_looks(checkout, tmp_path):
+    stale = checkout / 'mmkd_plugin' / 'configs' / 'removed_since.py'
+    stale.parent.mkdir(exist_ok=True)
+    stale.touch()
+    assert bridges(content(build('wheel', checkout, tmp_path))) == expected_bridges()  # the checkout's are not packed
     with zipfile.ZipFile(build('editable', checkout, tmp_path)) as archive:
         top_level = next(name for name in archive.namelist() if name.endswith('top_level.txt'))
-        assert archive.read(top_level).decode().splitlines() == [str(checkout / 'mmkd_plugin')]
+        (package,) = archive.read(top_level).decode().splitlines()
+    assert package == str(checkout / 'mmkd_plugin')
+    made = {str(path.relative_to(checkout)) for path in Path(package, 'configs').rglob('*.py')}
+    assert made == expected_bridges()

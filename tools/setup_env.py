@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -347,6 +348,18 @@ def setup(stack: str, env: Env, torch: str, torchvision: str | None) -> None:
             print(f'{env.path} is ready.', flush=True)
 
 
+def make_bridges() -> None:
+    """Makes the files that `read_base` configs inherit, also for a config that came after the install.
+
+    Raises:
+        SetupError: They cannot be made.
+    """
+    try:
+        runpy.run_path(str(ROOT / 'tools' / 'bridges.py'))['write']()
+    except (OSError, ValueError) as error:
+        raise SetupError(f'The bridges to the configs cannot be made: {error}') from error
+
+
 def main() -> int:
     """Reads the command line and sets up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -366,6 +379,7 @@ def main() -> int:
         active = args.env == 'active'
         env = Env(Path(sys.prefix) if active else Path(args.env).resolve(), active)
         setup(args.stack, env, args.torch, args.torchvision or TORCHVISION.get(args.torch))
+        make_bridges()
     except SetupError as error:
         print(f'\nset-up: {error}', file=sys.stderr)
         return 1

@@ -1,13 +1,7 @@
-_base_ = 'faster_rcnn_student.py'
+_base_ = '../_base_/pairs/teacher_student_digit_scenes.py'
 
 model = dict(
-    type='Distilled',
-    student='FasterRCNN',
-    teacher=dict(config='mmkd_plugin::digit_scenes/faster_rcnn_teacher.py'),
     losses=dict(
-        loss_fitnet=dict(
-            type='FitNetLoss', on=['neck[0]', 'neck[1]', 'neck[2]', 'neck[3]'], regressor='conv', loss_weight=1.0
-        )
-    ),
+        loss_fitnet=dict(type='FitNetLoss', on=[f'neck[{i}]' for i in range(4)], regressor='conv', loss_weight=1.0)
+    )
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

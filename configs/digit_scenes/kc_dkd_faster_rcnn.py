@@ -1,8 +1,4 @@
-# KC-DKD on a detector; our extension, KCD's paper has no detection.
 _base_ = '../dkd_faster_rcnn.py'
 
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='TeacherEvalHook'),
-    dict(type='KCDHook', interval=4, final_ratio=0.7, alpha=0.03, epsilon_max=0.3),
-]
+# KC-DKD on a detector; our extension, KCD's paper has no detection.
+custom_hooks = [*_base_.custom_hooks, dict(type='KCDHook', interval=4, final_ratio=0.7, alpha=0.03, epsilon_max=0.3)]

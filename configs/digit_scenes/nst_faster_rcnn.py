@@ -1,9 +1,3 @@
-_base_ = 'faster_rcnn_student.py'
+_base_ = '../_base_/pairs/teacher_student_digit_scenes.py'
 
-model = dict(
-    type='Distilled',
-    student='FasterRCNN',
-    teacher=dict(config='mmkd_plugin::digit_scenes/faster_rcnn_teacher.py'),
-    losses=dict(loss_nst=dict(type='NSTLoss', on='backbone.layer3', loss_weight=50.0)),
-)
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+model = dict(losses=dict(loss_nst=dict(type='NSTLoss', on='backbone.layer3', loss_weight=50.0)))

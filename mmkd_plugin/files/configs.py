@@ -34,7 +34,8 @@ def config_path(name: str) -> str:
 def load_config(name: str) -> dict:
     """One of our configs as plain keys and values, all of its bases merged.
 
-    ``mmkd_plugin/configs/*.py`` are this call, so that ``read_base`` configs can inherit too.
+    ``mmkd_plugin/configs/*.py``, which ``tools/bridges.py`` makes, are this call, so that ``read_base``
+    configs can inherit too.
     """
     return Config.fromfile(config_path(name), import_custom_modules=False).to_dict()
 

@@ -1,13 +1,31 @@
-"""Reading our configs, each once."""
+"""Reading our configs and building their networks, each once; and their table, `configs/recipes.toml`.
+
+What these tests take from inside the package is imported here and nowhere else.
+"""
 
 import copy
 import functools
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.registry import MODELS, DefaultScope
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+from mmkd_plugin.distillation.term import read_pairs
+from mmkd_plugin.networks.taps import Tap, Taps
+from mmkd_plugin.teachers import build_teacher, plain_student, untrained
+from tools.recipes import CONFIGS, Recipe, read
+
+__all__ = ['CONFIGS', 'DISTILLED', 'RECIPES', 'TABLE', 'Recipe', 'plain_student', 'untrained']
+
+TABLE = read()
+RECIPES = [recipe for recipe in TABLE.recipes if recipe.path]
+DISTILLED = [recipe for recipe in RECIPES if not recipe.base]  # the others are a hook on top of these
 
 
 def load(name: str | Path) -> Config:
@@ -17,7 +35,25 @@ def load(name: str | Path) -> Config:
 
 @functools.cache
 def _load(name: str) -> Config:
-    return Config.fromfile(CONFIGS / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, '_file2dict', lambda filename, *_, **__: copy.deepcopy(_parse_once(filename)))
+        return Config.fromfile(CONFIGS / name)
+
+
+# else mmengine parses every base again for every config, ten files on average
+_parse_once = functools.cache(Config._file2dict)
+
+
+def content(name: str | Path) -> dict[str, Any]:
+    """A config as plain keys and values; a copy."""
+    return _load(str(name)).to_dict()
+
+
+@functools.cache
+def lines(name: str) -> list[str]:
+    """Lines of a config, without blank ones and comments."""
+    text = (line.strip() for line in (CONFIGS / name).read_text().splitlines())
+    return [line for line in text if line and not line.startswith('#')]
 
 
 def zoo(name: str, pretrained: bool = False) -> Config:
@@ -30,7 +66,55 @@ def _zoo(name: str, pretrained: bool) -> Config:
     return get_config(name, pretrained=pretrained)
 
 
-def lines(name: str | Path) -> int:
-    """Lines of a config, without blank ones and comments."""
-    text = (line.strip() for line in (CONFIGS / name).read_text().splitlines())
-    return sum(bool(line) and not line.startswith('#') for line in text)
+def without_scope(cfg: Any) -> Any:
+    """A config without the notes that mmengine makes of which package a part came from."""
+    if isinstance(cfg, dict):
+        return {key: without_scope(value) for key, value in cfg.items() if key != '_scope_'}
+    return [without_scope(value) for value in cfg] if isinstance(cfg, list) else cfg
+
+
+def scope_of(setting: str) -> Any:
+    """Names of parts resolve as in the package that trains there."""
+    return DefaultScope.overwrite_default_scope(TABLE.settings[setting]['scope'])
+
+
+def plain_path(network: str, setting: str) -> str:
+    """The config of a network alone."""
+    path: str = TABLE.settings[setting]['plain'].format(network=network)
+    return path
+
+
+def network(name: str, setting: str, device: str = 'cpu') -> Any:
+    """A network, untrained and shared by all who ask: from its plain config, or from another package's zoo.
+
+    On the device `meta` it has shapes and no values.
+    """
+    if setting in TABLE.networks[name].get('plain', []):
+        model = content(plain_path(name, setting))['model']
+    else:
+        model = untrained(TABLE.settings[setting]['teachers'].format(network=name))
+    with scope_of(setting):
+        return _network(json.dumps(model), device)  # settings share networks
+
+
+@functools.cache
+def _network(model: str, device: str) -> Any:
+    cfg = ConfigDict(json.loads(model))
+    with torch.device(device):
+        return build_teacher(cfg).model if 'untrained' in cfg else MODELS.build(cfg)
+
+
+def read_on(on: Any) -> dict[str, list[str]]:
+    """The paths that `on` names, by side."""
+    student, teacher = zip(*read_pairs(on, 'loss'), strict=True)
+    return {'student': [str(tap) for tap in student], 'teacher': [str(tap) for tap in teacher]}
+
+
+def record(model: Any, paths: Iterable[str], call: Any) -> dict[str, torch.Tensor]:
+    """What is tapped at some paths while a model is called."""
+    taps = {path: Tap.parse(path) for path in paths}
+    recorded = Taps(model, [*taps.values()], clone=[*taps.values()])
+    with recorded.recording(), torch.no_grad():
+        call()
+    values = recorded.values()
+    return {path: values[tap] for path, tap in taps.items()}

@@ -1,14 +1,7 @@
-_base_ = '../plain/resnet8x4_cifar100.py'
+_base_ = '../../_base_/pairs/resnet32x4_resnet8x4_cifar100.py'
 
 model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/resnet32x4_cifar100.py',
-        checkpoint='work_dirs/resnet32x4_cifar100/epoch_240.pth',
-    ),
     losses=dict(
         loss_dkd=dict(type='DKDLoss', on='head.fc', alpha=1.0, beta=8.0, temperature=4.0, schedule=dict(warmup=20))
-    ),
+    )
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

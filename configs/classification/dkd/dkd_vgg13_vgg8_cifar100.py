@@ -1,14 +1,7 @@
-_base_ = '../plain/vgg8_cifar100.py'
+_base_ = '../../_base_/pairs/vgg13_vgg8_cifar100.py'
 
 model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/vgg13_cifar100.py',
-        checkpoint='work_dirs/vgg13_cifar100/epoch_240.pth',
-    ),
     losses=dict(
         loss_dkd=dict(type='DKDLoss', on='head.fc', alpha=1.0, beta=6.0, temperature=4.0, schedule=dict(warmup=20))
-    ),
+    )
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

@@ -1,12 +1,3 @@
-_base_ = '../plain/vgg8_cifar100.py'
+_base_ = '../../_base_/pairs/vgg13_vgg8_cifar100.py'
 
-model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/vgg13_cifar100.py',
-        checkpoint='work_dirs/vgg13_cifar100/epoch_240.pth',
-    ),
-    losses=dict(loss_fitnet=dict(type='FitNetLoss', on='backbone.layer2', loss_weight=100.0)),
-)
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+model = dict(losses=dict(loss_fitnet=dict(type='FitNetLoss', on='backbone.layer2', loss_weight=100.0)))

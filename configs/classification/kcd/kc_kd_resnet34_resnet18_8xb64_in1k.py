@@ -1,8 +1,4 @@
-# Ours and untested: there is no recipe of KCD for ImageNet. A round after each sixth of the run, as on CIFAR-100.
 _base_ = '../kd/kd_resnet34_resnet18_8xb64_in1k.py'
 
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='TeacherEvalHook'),
-    dict(type='KCDHook', interval=17, final_ratio=0.7, alpha=0.03, epsilon_max=0.3),
-]
+# Ours and untested: there is no recipe of KCD for ImageNet. A round after each sixth of the run, as on CIFAR-100.
+custom_hooks = [*_base_.custom_hooks, dict(type='KCDHook', interval=17, final_ratio=0.7, alpha=0.03, epsilon_max=0.3)]

@@ -1,13 +1,6 @@
-_base_ = '../plain/resnet20_cifar100.py'
+_base_ = '../../_base_/pairs/resnet56_resnet20_cifar100.py'
 
 model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/resnet56_cifar100.py',
-        checkpoint='work_dirs/resnet56_cifar100/epoch_240.pth',
-    ),
     task_loss=dict(loss_weight=0.1),
     losses=dict(loss_kd=dict(type='KDLoss', on='head.fc', temperature=4.0, loss_weight=0.9)),
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

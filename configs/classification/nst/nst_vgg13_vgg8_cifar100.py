@@ -1,15 +1,9 @@
-_base_ = '../plain/vgg8_cifar100.py'
+_base_ = '../../_base_/pairs/vgg13_vgg8_cifar100.py'
 
 model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/vgg13_cifar100.py',
-        checkpoint='work_dirs/vgg13_cifar100/epoch_240.pth',
-    ),
     losses=dict(
-        loss_nst=dict(type='NSTLoss', kernel='polynomial', loss_weight=50.0,
-                      on=['backbone.layer1', 'backbone.layer2', 'backbone.layer3', 'backbone.layer4']),
-    ),
-)  # fmt: skip
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+        loss_nst=dict(
+            type='NSTLoss', on=[f'backbone.layer{i}' for i in (1, 2, 3, 4)], kernel='polynomial', loss_weight=50.0
+        )
+    )
+)

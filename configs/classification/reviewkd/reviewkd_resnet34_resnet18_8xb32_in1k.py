@@ -1,15 +1,9 @@
-# Both networks are read at the ends of their stages before the last ReLU, and at the pooled vector.
-_base_ = '../plain/resnet18_8xb32_in1k.py'
+_base_ = '../../_base_/pairs/resnet34_resnet18_8xb32_in1k.py'
 
-model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(config='mmpretrain::resnet/resnet34_8xb32_in1k.py'),
-    losses=dict(loss_reviewkd=dict(
-        type='ReviewKDLoss', loss_weight=1.0, on=dict(
-            student=['backbone.layer1.1.relu:input', 'backbone.layer2.1.relu:input',
-                     'backbone.layer3.1.relu:input', 'backbone.layer4.1.relu:input', 'neck'],
-            teacher=['backbone.layer1.2.relu:input', 'backbone.layer2.3.relu:input',
-                     'backbone.layer3.5.relu:input', 'backbone.layer4.2.relu:input', 'neck']))),
-)  # fmt: skip
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+# Both networks are read at the ends of their stages before the last ReLU, and at the pooled vector.
+model = dict(losses=dict(loss_reviewkd=dict(
+    type='ReviewKDLoss', loss_weight=1.0, on=dict(
+        student=['backbone.layer1.1.relu:input', 'backbone.layer2.1.relu:input', 'backbone.layer3.1.relu:input',
+                 'backbone.layer4.1.relu:input', 'neck'],
+        teacher=['backbone.layer1.2.relu:input', 'backbone.layer2.3.relu:input', 'backbone.layer3.5.relu:input',
+                 'backbone.layer4.2.relu:input', 'neck']))))  # fmt: skip

@@ -1,16 +1,7 @@
-# The student is read at the ends of its stages, the teacher there before the last ReLU; both at the pooled vector.
-_base_ = '../plain/wrn-16-2_cifar100.py'
+_base_ = '../../_base_/pairs/wrn-40-2_wrn-16-2_cifar100.py'
 
-model = dict(
-    type='Distilled',
-    student='ImageClassifier',
-    teacher=dict(
-        config='mmkd_plugin::classification/plain/wrn-40-2_cifar100.py',
-        checkpoint='work_dirs/wrn-40-2_cifar100/epoch_240.pth',
-    ),
-    losses=dict(loss_reviewkd=dict(
-        type='ReviewKDLoss', loss_weight=5.0, schedule=dict(warmup=20), on=dict(
-            student=['backbone.layer1', 'backbone.layer2', 'backbone.layer3', 'neck'],
-            teacher=['backbone.layer1.norm', 'backbone.layer2.norm', 'backbone.layer3.norm', 'neck']))),
-)  # fmt: skip
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+# The student is read at the ends of its stages, the teacher there before the last ReLU; both at the pooled vector.
+model = dict(losses=dict(loss_reviewkd=dict(
+    type='ReviewKDLoss', loss_weight=5.0, schedule=dict(warmup=20), on=dict(
+        student=['backbone.layer1', 'backbone.layer2', 'backbone.layer3', 'neck'],
+        teacher=['backbone.layer1.norm', 'backbone.layer2.norm', 'backbone.layer3.norm', 'neck']))))  # fmt: skip

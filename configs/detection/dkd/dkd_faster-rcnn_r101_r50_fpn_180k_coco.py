@@ -1,9 +1,5 @@
-_base_ = '../plain/faster-rcnn_r50_fpn_180k_coco.py'
+_base_ = '../../_base_/pairs/faster-rcnn_r101_r50_fpn_180k_coco.py'
 
 model = dict(
-    type='Distilled',
-    student='FasterRCNN',
-    teacher=dict(config='mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py'),
-    losses=dict(loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', alpha=1.0, beta=0.25, temperature=1.0)),
+    losses=dict(loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', alpha=1.0, beta=0.25, temperature=1.0))
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

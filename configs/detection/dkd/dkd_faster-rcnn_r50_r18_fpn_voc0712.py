@@ -1,13 +1,6 @@
-# Temperature and weights are those of COCO, untested here: none are published for VOC.
-_base_ = '../plain/faster-rcnn_r18_fpn_voc0712.py'
+_base_ = '../../_base_/pairs/faster-rcnn_r50_r18_fpn_voc0712.py'
 
+# Temperature and weights are those of COCO, untested here: none are published for VOC.
 model = dict(
-    type='Distilled',
-    student='FasterRCNN',
-    teacher=dict(
-        config='mmkd_plugin::detection/plain/faster-rcnn_r50_fpn_voc0712.py',
-        checkpoint='work_dirs/faster-rcnn_r50_fpn_voc0712/epoch_4.pth',
-    ),
-    losses=dict(loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', alpha=1.0, beta=0.25, temperature=1.0)),
+    losses=dict(loss_dkd=dict(type='DKDLoss', on='roi_head.bbox_head.fc_cls', alpha=1.0, beta=0.25, temperature=1.0))
 )
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]

@@ -1,18 +1,7 @@
+_base_ = '../../_base_/pairs/faster-rcnn_r50_mobilenet-v2_fpn_180k_coco.py'
+
 # At stride 16, where the paper compares on VOC 2007. This student's stages end without a ReLU, so the teacher is
 # read before its own. The weight is the one for classification, untested here: none is published for detection.
-_base_ = '../plain/faster-rcnn_mobilenet-v2_fpn_180k_coco.py'
-
-model = dict(
-    type='Distilled',
-    student='FasterRCNN',
-    teacher=dict(config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'),
-    losses=dict(
-        loss_nst=dict(
-            type='NSTLoss',
-            on=dict(student='backbone.layer5', teacher='backbone.layer3.5.relu:input'),
-            kernel='polynomial',
-            loss_weight=50.0,
-        )
-    ),
-)
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='TeacherEvalHook')]
+model = dict(losses=dict(loss_nst=dict(
+    type='NSTLoss', on=dict(student='backbone.layer5', teacher='backbone.layer3.5.relu:input'),
+    kernel='polynomial', loss_weight=50.0)))  # fmt: skip

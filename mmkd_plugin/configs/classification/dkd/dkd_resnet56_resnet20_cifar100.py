@@ -1,1 +1,0 @@
-globals().update(__import__('mmkd_plugin').load_config('classification/dkd/dkd_resnet56_resnet20_cifar100.py'))

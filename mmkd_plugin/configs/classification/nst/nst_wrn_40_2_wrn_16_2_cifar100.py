@@ -1,1 +1,0 @@
-globals().update(__import__('mmkd_plugin').load_config('classification/nst/nst_wrn-40-2_wrn-16-2_cifar100.py'))

@@ -1,1 +1,0 @@
-globals().update(__import__('mmkd_plugin').load_config('classification/plain/resnet18_8xb64_in1k.py'))

@@ -1,3 +1,0 @@
-globals().update(
-    __import__('mmkd_plugin').load_config('detection/dkd_reviewkd/dkd_reviewkd_faster-rcnn_r101_r50_fpn_180k_coco.py')
-)

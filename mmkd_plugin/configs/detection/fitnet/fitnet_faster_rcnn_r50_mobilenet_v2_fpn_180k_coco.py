@@ -1,3 +1,0 @@
-globals().update(
-    __import__('mmkd_plugin').load_config('detection/fitnet/fitnet_faster-rcnn_r50_mobilenet-v2_fpn_180k_coco.py')
-)

@@ -1,1 +1,0 @@
-globals().update(__import__('mmkd_plugin').load_config('detection/plain/faster-rcnn_r101_fpn_voc2007.py'))

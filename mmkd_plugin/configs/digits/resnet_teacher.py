@@ -1,1 +1,0 @@
-globals().update(__import__('mmkd_plugin').load_config('digits/resnet_teacher.py'))
