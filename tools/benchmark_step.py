@@ -49,10 +49,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.distillation.step import infer_input_shape
 from mmkd_plugin.files.configs import read_config
-from mmkd_plugin.networks.detectors import all_branches
-from mmkd_plugin.networks.passes import run
+from mmkd_plugin.networks import network_of
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]
@@ -102,16 +100,17 @@ def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: boo
     specs = config.model.get('teachers') or {'teacher': config.model.teacher}
     teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
     images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
-    rois = [{branch: sampled_rois(config, batch).to(device) for branch in all_branches(t)} for t in teachers]
+    networks = [network_of(t) for t in teachers]
+    rois = [{branch: sampled_rois(config, batch).to(device) for branch in n.branches()} for n in networks]
     for teacher in teachers:
         teacher.eval()
 
     @torch.no_grad()
     def step() -> None:
         with torch.autocast(device, enabled=amp):
-            for teacher, inputs, boxes in zip(teachers, images, rois, strict=True):
+            for network, inputs, boxes in zip(networks, images, rois, strict=True):
                 # of a two-stage detector no more than a loss could read of it with the student's RoIs
-                run(teacher, inputs, () if boxes else None, boxes)
+                network.run(inputs, () if boxes else None, boxes)
 
     return step
 
@@ -144,7 +143,7 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
                 untrained(spec) if key == 'teacher' else {name: untrained(s) for name, s in spec.items()}
             )
     plain = MODELS.build(plain_student(copy.deepcopy(config.model)))
-    channels = infer_input_shape(plain)[0]
+    channels = network_of(plain).input_shape()[0]
     batch = make_batch(config, (channels, args.image_size[0], args.image_size[-1]), args.batch_size)
     common = (config, batch, args.device, args.amp)
     steps = {}

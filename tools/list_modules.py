@@ -32,11 +32,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 import mmkd_plugin  # noqa: F401 (registers)
-from mmkd_plugin.distillation.step import infer_input_shape
 from mmkd_plugin.files.configs import read_config
-from mmkd_plugin.networks.detectors import all_branches, example_rois
-from mmkd_plugin.networks.passes import evaluating, run
-from mmkd_plugin.teachers import build_teacher, plain_student, untrained
+from mmkd_plugin.networks import evaluating, example_rois, network_of
+from mmkd_plugin.teachers import build_source, plain_student, untrained
 
 
 def shape_of(value: Any, index: str = '') -> str:
@@ -62,7 +60,8 @@ def rows(model: nn.Module, images: Tensor, depth: int) -> Iterator[tuple[str, st
     handles = [m.register_forward_hook(record(name)) for name, m in model.named_modules() if name]
     try:
         with evaluating(model), torch.no_grad():
-            run(model, images, rois=dict.fromkeys(all_branches(model), example_rois(images)))
+            network = network_of(model)
+            network.run(images, rois=dict.fromkeys(network.branches(), example_rois(images)))
     except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError, IndexError) as error:
         text = f'{type(error).__name__}: {error}'.splitlines()[0]
         print(f'  (what comes later cannot be run on images alone, and not be tapped: {text})')
@@ -101,9 +100,11 @@ def main() -> None:
     if config.model.get('teacher') is not None:
         specs['teacher'] = config.model.teacher
     for name, spec in specs.items():
-        models[name] = build_teacher(untrained(spec), name).model
+        source = build_source(untrained(spec), name, models['student'])
+        if source.model is not None:
+            models[name] = source.model
 
-    channels, *sides = infer_input_shape(models['student'])
+    channels, *sides = network_of(models['student']).input_shape()
     size = image_size(config)
     shape = args.shape or config.model.get('input_shape') or (channels, *([size, size] if size else sides))
     for name, model in models.items():

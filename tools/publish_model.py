@@ -20,6 +20,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('target', help='where to write; a hash is added to the name')
     parser.add_argument('--config', help='of the training run: the weights must fit its plain student')
     parser.add_argument('--state-key', metavar='KEY', help='where the weights are, such as ema_state_dict')
+    parser.add_argument('--peer', metavar='NAME', help='one that learned beside the student, instead of it')
     parser.add_argument('--force', action='store_true', help='replace a file of the final name')
     return parser.parse_args(argv)
 
@@ -36,16 +37,20 @@ from mmkd_plugin.files.atomic import checkpoint_bytes, write_bytes
 from mmkd_plugin.files.checkpoint import read_checkpoint, state_dict_of, weights_in
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.files.fitting import check_finite, misfits, told
+from mmkd_plugin.teachers import build_source
 from mmkd_plugin.teachers.spec import model_of
 
 
-def slim(checkpoint: Mapping[str, Any], source: str, state_key: str | None = None) -> tuple[dict[str, Any], list[str]]:
+def slim(
+    checkpoint: Mapping[str, Any], source: str, state_key: str | None = None, peer: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The plain student in a checkpoint.
 
     Args:
         checkpoint: A checkpoint of mmengine. With EMAHook its `state_dict` holds the averaged weights.
         source: What it is called in errors.
         state_key: Where its weights are, if not in `state_dict`.
+        peer: The one that is meant instead of the student.
 
     Returns:
         What is to be published, and the names of what is dropped.
@@ -53,7 +58,7 @@ def slim(checkpoint: Mapping[str, Any], source: str, state_key: str | None = Non
     Raises:
         ValueError: If these are no weights.
     """
-    weights, state = weights_in(checkpoint, source, state_key), state_dict_of(checkpoint, source, state_key)
+    weights, state = weights_in(checkpoint, source, state_key), state_dict_of(checkpoint, source, state_key, peer)
     others = [k for k, v in state.items() if not isinstance(v, Tensor) and not k.endswith('_extra_state')]
     if others:
         raise ValueError(f"'{source}' holds more than tensors: {', '.join(others[:8])}. Is it a model's state_dict?")
@@ -67,12 +72,15 @@ def slim(checkpoint: Mapping[str, Any], source: str, state_key: str | None = Non
     dropped += [f'meta.{k}' for k in meta if k not in kept]
     if removed := len(weights) - len(state):
         learnable = sum(key.removeprefix('module.').startswith('distill.') for key in weights)
+        if peer is not None:
+            dropped.append(f'{removed} tensors of the student and of all else that learned')
+            return {'meta': kept, 'state_dict': state}, dropped
         dropped.append(f'{learnable} distill. tensors' if learnable else f'{removed} counters of averaging')
     return {'meta': kept, 'state_dict': state}, dropped
 
 
-def student_of(config: str) -> nn.Module:
-    """The plain student of a config, distilled or not.
+def student_of(config: str, peer: str | None = None) -> nn.Module:
+    """The plain student of a config, distilled or not; or a peer of it.
 
     Raises:
         FileNotFoundError: If there is no such config.
@@ -80,7 +88,11 @@ def student_of(config: str) -> nn.Module:
     """
     try:
         read, _ = read_config(config)
-        return MODELS.build(model_of(read, config))
+        student = MODELS.build(model_of(read, config))
+        if peer is None:
+            return student
+        spec = dict((read.model.get('teachers') or {'teacher': read.model.get('teacher')})[peer])
+        return build_source({key: value for key, value in spec.items() if key != 'checkpoint'}, peer, student).model
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # configs are programs, and can raise anything
@@ -88,7 +100,12 @@ def student_of(config: str) -> nn.Module:
 
 
 def publish(
-    source: str, target: str, config: str | None = None, force: bool = False, state_key: str | None = None
+    source: str,
+    target: str,
+    config: str | None = None,
+    force: bool = False,
+    state_key: str | None = None,
+    peer: str | None = None,
 ) -> Path:
     """Write ``target`` with the first 8 digits of its SHA-256 in its name, as mmdet's tool does, and say what is in it.
 
@@ -98,6 +115,7 @@ def publish(
         config: The config that it was trained with; its plain student must take the weights strictly.
         force: Replace a file of the final name that has other content.
         state_key: See :func:`slim`.
+        peer: See :func:`slim`.
 
     Returns:
         Where it is.
@@ -110,11 +128,11 @@ def publish(
     path = Path(target).expanduser()
     if target.endswith('/') or path.is_dir():
         raise ValueError(f"target '{target}' is a folder, expected a file name such as {path / 'student.pth'}")
-    published, dropped = slim(read_checkpoint(source), source, state_key)
+    published, dropped = slim(read_checkpoint(source), source, state_key, peer)
     state = published['state_dict']
     own = None
     if config is not None:
-        model = student_of(config)
+        model = student_of(config, peer)
         own = model.state_dict()
         if problems := misfits(own, state):
             lines = '\n  '.join(told(problems))
@@ -151,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Publish, or say in a line why not."""
     args = parse(argv)
     try:
-        publish(args.source, args.target, args.config, args.force, args.state_key)
+        publish(args.source, args.target, args.config, args.force, args.state_key, args.peer)
     except (OSError, ValueError, TypeError, ImportError) as error:
         sys.exit(f'publish_model.py: {error}')
 

@@ -72,7 +72,7 @@ class Distillation(nn.Module):
         #: Everything that teaches, by name; its peers learn from the student.
         self.sources = {**sources, 'student': Own('student')} if peers else sources
         #: The networks that learn beside the student.
-        self.peers = nn.ModuleDict({name: peer.learner for name, peer in peers.items()})
+        self.peers = nn.ModuleDict({name: peer.model for name, peer in peers.items()})
         self.tasks = {'student': read_task_loss(task_loss)}
         self.tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
         #: The training data, which DistillHook tells.

@@ -66,11 +66,6 @@ class Peer(Source):
         task_loss = spec.pop('task_loss', None)
         return cls(name, build_teacher(spec, name, student, trained=False), student, task_loss)
 
-    @property
-    def learner(self) -> nn.Module:  # type: ignore[override]
-        """Its network."""
-        return self.model
-
     def network(self, student: Network) -> Network:
         """Its own."""
         return network_of(self.model, self.name)

@@ -30,8 +30,8 @@ class Source:
 
     #: Another text for other weights; empty where it has none of its own.
     fingerprint: str = ''
-    #: The network that learns beside the student, if this is one.
-    learner: nn.Module | None = None
+    #: The network, if it has one of its own.
+    model: Any = None
     #: Keys that a config may give besides ``type``.
     keys: ClassVar[tuple[str, ...]] = ()
 

@@ -106,7 +106,8 @@ def untrained(spec: Any) -> Any:
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         return spec
-    return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, 'untrained': True}
+    frozen = {'untrained': True} if spec.get('type', 'Frozen') == 'Frozen' else {}
+    return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, **frozen}
 
 
 def build_teacher(
