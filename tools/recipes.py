@@ -42,7 +42,7 @@ class Recipe:
         pair: A key of ``[pairs.SETTING]``.
         path: The config below ``configs/``; None where a figure is published but no recipe is known.
         losses: What stands in ``model.losses``, without the ``loss_`` of the names; ``on`` lists each side's paths.
-        task_loss: The weight of the student's own loss.
+        task_loss: What stands in ``model.task_loss``; its weight is written even where it is 1.
         base: The config that this is a hook on top of, if it is.
         hook: The arguments of that hook, ``KCDHook``.
         rounds: The epochs after which it condenses.
@@ -59,7 +59,7 @@ class Recipe:
     student: str
     path: str | None
     losses: dict[str, dict[str, Any]]
-    task_loss: float
+    task_loss: dict[str, Any]
     base: str | None
     hook: dict[str, Any]
     rounds: list[int]
@@ -86,6 +86,7 @@ class Table:
         self.pairs: dict[str, dict[str, dict[str, Any]]] = data['pairs']
         self.methods: dict[str, dict[str, Any]] = data['methods']
         self.tables: list[dict[str, Any]] = data['tables']
+        self.schemes: list[str] = data['schemes']
         for setting, pairs in self.pairs.items():
             _known(setting, self.settings, f'[pairs.{setting}]', 'a setting')
             for name, pair in pairs.items():
@@ -152,7 +153,7 @@ class Table:
             student=self.pairs[setting][pair]['student'],
             path=self._file(method, setting, pair) if has_config else None,
             losses=self._losses(method, setting, pair) if has_config else {},
-            task_loss=entry.get('task_loss', 1.0),
+            task_loss={'loss_weight': 1, **entry.get('task_loss', {})},
             base=self._file(below, setting, pair) if below else None,
             hook=entry.get('hook', {}),
             rounds=entry.get('rounds', []),

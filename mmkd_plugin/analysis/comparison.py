@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from ..distillation.spec import loss_class, read_on
 from ..files.checkpoint import read_checkpoint, state_dict_of
 from ..files.fitting import load_exactly
-from ..networks.taps import Tap, Taps
+from ..networks import Tap, Taps
 from ..teachers import Frozen, build_source, plain_student
 
 #: How the channels of a map become one, by mmengine's names.

@@ -1,43 +1,24 @@
 """The `distill` child of a distilled student: its losses, its sources, one training step."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
-from ..facts import Batch, Progress, TrainingData
+from ..facts import Batch, TrainingData
 from ..networks import BoxBranch, Network, Tap, Taps, network_of, probe
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, Peer, SizesBeforePadding, Source
 from .finite import FiniteGuard
 from .phases import Phases
+from .plan import Plan, Planner
 from .resuming import compare_with_resumed
-from .schedule import Schedule, check_schedules
+from .routes import Routes
 from .spec import check_input_shape, check_losses, read_task_loss
 from .term import Term
-
-
-class Plan(NamedTuple):
-    """What a step trains.
-
-    Attributes:
-        progress: How far the run is.
-        tasks: By learner, how much its own losses count; 0 is off.
-        factors: By term, how much it counts; 0 is off.
-        due: The terms that are on.
-        phase: Names of all that is on.
-    """
-
-    progress: Progress
-    tasks: dict[str, float]
-    factors: dict[str, float]
-    due: list[Term]
-    phase: tuple[str, ...]
 
 
 class Distillation(nn.Module):
@@ -73,8 +54,11 @@ class Distillation(nn.Module):
         self.sources = {**sources, 'student': Own('student')} if peers else sources
         #: The networks that learn beside the student.
         self.peers = nn.ModuleDict({name: peer.model for name, peer in peers.items()})
-        self.tasks = {'student': read_task_loss(task_loss)}
-        self.tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
+        tasks = {'student': read_task_loss(task_loss)}
+        tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
+        self.routes = Routes(self.sources)
+        #: What is on when.
+        self.planner = Planner(self.terms, tasks)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -82,14 +66,11 @@ class Distillation(nn.Module):
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Any] = {}
-        #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
-        self.iteration_based = False
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.sizes = SizesBeforePadding(student)
-        self._phased = any(schedule.phased for _, schedule in self._schedules())
         self._clone: set[Tap] = set()
-        self._checked = self._loaded = False
+        self._compared_with_resumed = self._loaded = False
         self._dry_run(network_of(student), input_shape)
 
     @property
@@ -135,12 +116,12 @@ class Distillation(nn.Module):
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
-        recorded, self._clone = probe(student, images, self._asked('student', self.terms), branches)
+        recorded, self._clone = probe(student, images, self.routes.asked('student', self.terms), branches)
         batch = Batch.example(images, branches)
         batch.values['student'] = recorded.values()
         taught: dict[str, dict[Tap, Tensor]] = {}
         for name, source in self.sources.items():
-            wanted = self._wanted(name, self.terms)
+            wanted = self.routes.wanted(name, self.terms)
             for term in self.terms:
                 if term.learner == name:
                     wanted |= dict.fromkeys(term.taps(name))
@@ -180,34 +161,6 @@ class Distillation(nn.Module):
         except ValueError as error:
             raise ValueError(f"{term.who}: what goes through '{source}' does not fit there: {error}") from error
 
-    def _asked(self, learner: str, terms: Iterable[Term]) -> list[Tap]:
-        """What is tapped in a learner's own pass."""
-        terms = list(terms)
-        taps = [tap for term in terms for tap in term.taps(learner)]
-        if learner == 'student':
-            taps += [
-                tap for name, source in self.sources.items() for tap in source.asks_student(self._wanted(name, terms))
-            ]
-        return list(dict.fromkeys(taps))
-
-    def _wanted(self, source: str, terms: Iterable[Term]) -> dict[Tap, BoxBranch | None]:
-        """What is read of a source, each tap with the student's box branch whose RoIs are its rows.
-
-        Raises:
-            ValueError: If a tap would have two kinds of rows.
-        """
-        wanted: dict[Tap, BoxBranch | None] = {}
-        for term in terms:
-            if source not in term.sources:
-                continue
-            for tap, rows in zip(term.taps(source), term.rows[source], strict=True):
-                if wanted.setdefault(tap, rows) != rows:
-                    raise ValueError(
-                        f"'{tap}' of {source} is compared with several stages of the student, which sample different "
-                        'RoIs; choose one of them'
-                    )
-        return wanted
-
     def prepare(self, student: nn.Module, like: Tensor) -> None:
         """Make the sources ready for tensors like this one; before training, and cheaply in each step.
 
@@ -245,7 +198,10 @@ class Distillation(nn.Module):
         """
         self.finite.check()
         self.prepare(student, images)
-        plan = self._plan()
+        plan = self.planner.now()
+        if not self._compared_with_resumed and plan.progress.epochs is not None:
+            self._compared_with_resumed = True
+            compare_with_resumed(self)
         batch = Batch(images, data_samples, None, plan.progress)
         trains = torch.is_grad_enabled()
         everything = all(plan.tasks.values())
@@ -255,24 +211,10 @@ class Distillation(nn.Module):
         with watching as nodes:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
-        if trains and (self._phased or not everything or active != self.terms):
+        if trains and (self.planner.phased or not everything or active != self.terms):
             self._leave_out(student, losses, plan, active, nodes)
         self.finite.watch(losses, images, student)
         return losses
-
-    def _plan(self) -> Plan:
-        """What is on now."""
-        progress = self._progress()
-        factors = {term.name: term.factor(progress) for term in self.terms}
-        due = [term for term in self.terms if factors[term.name]]
-        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self.tasks.items()}
-        phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
-        if not phase:
-            raise RuntimeError(
-                f'nothing trains in epoch {progress.epoch}, iteration {progress.iteration}: every loss is off by '
-                'schedule'
-            )
-        return Plan(progress, tasks, factors, due, phase)
 
     def _learn(
         self, student: nn.Module, run_student: Callable[[], dict[str, Any]], batch: Batch, plan: Plan
@@ -283,7 +225,7 @@ class Distillation(nn.Module):
             Their losses, weighted; and the terms whose RoIs there were.
         """
         branches = sorted({*_branches(plan.due), *filter(None, self.observe.values())})
-        taps = [*self._asked('student', plan.due), *self.observe, *region_taps(branches)]
+        taps = [*self.routes.asked('student', plan.due), *self.observe, *region_taps(branches)]
         settle = settled_taps(branches, taps)
         recorded = Taps(student, taps, 'student', self._clone, settle=settle, every=self._assigned.values())
         with recorded.recording():
@@ -296,17 +238,17 @@ class Distillation(nn.Module):
         seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
         self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [term for term in plan.due if batch.regions.keys() >= term.branches]
-        batch.values['student'] = recorded.values(self._asked('student', active))
+        batch.values['student'] = recorded.values(self.routes.asked('student', active))
         losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
         for name, peer in self._beside().items():
             if plan.tasks[name] or any(name in (term.learner, *term.sources) for term in active):
-                own = peer.learn(batch, self._asked(name, active))
+                own = peer.learn(batch, self.routes.asked(name, active))
                 losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
         return losses, active
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
         """What the sources say of the batch, and the losses that compare it with what the learners say."""
-        wanted = {name: self._wanted(name, active) for name in self.sources}
+        wanted = {name: self.routes.wanted(name, active) for name in self.sources}
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
         losses = {}
         for term in active:
@@ -338,44 +280,6 @@ class Distillation(nn.Module):
             name = next(name for name in losses if 'loss' in name)
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
-
-    def _progress(self) -> Progress:
-        """How far the run is, from mmengine's message hub, where anything depends on it."""
-        info = MessageHub.get_current_instance().runtime_info
-        asks = [f'the {name} loss has a schedule' for name, schedule in self._schedules() if not schedule.constant]
-        for need in ('epoch', 'iteration'):
-            asks += [f'the {term.name} loss needs the {need}' for term in self.terms if need in term.needs]
-        if info.get('epoch') is None and asks:
-            raise RuntimeError(
-                f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "
-                "mmengine.logging.MessageHub.get_current_instance().update_info('epoch', n) and ('iter', n) in your "
-                'own loop'
-            )
-        epoch, iteration = int(info.get('epoch') or 0), int(info.get('iter') or 0)
-        progress = Progress(epoch, iteration, info.get('max_epochs'), info.get('max_iters'))
-        if not self._checked and progress.epochs is not None:
-            self._checked = True
-            self._check_plan(progress)
-            compare_with_resumed(self)
-        return progress
-
-    def _check_plan(self, progress: Progress) -> None:
-        """Once, before the first step: whether what is configured ever counts."""
-        begins = {term.name: Progress(term.schedule.begin, term.schedule.begin) for term in self.terms}
-        off = [term.name for term in self.terms if not term.factor(begins[term.name])]
-        if off:
-            print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
-        off += [_task_name(name) for name, (weight, _) in self.tasks.items() if not weight]
-        check_schedules([pair for pair in self._schedules() if pair[0] not in off], progress, self.iteration_based)
-
-    def _schedules(self) -> list[tuple[str, Schedule]]:
-        """By name, those of all losses; the student's own are 'task'."""
-        tasks = [(_task_name(name), schedule) for name, (_, schedule) in self.tasks.items()]
-        return [*((term.name, term.schedule) for term in self.terms), *tasks]
-
-
-def _task_name(learner: str) -> str:
-    return 'task' if learner == 'student' else f'{learner} task'
 
 
 def _branches(terms: Iterable[Term]) -> list[BoxBranch]:

@@ -45,7 +45,7 @@ class DistillHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Tell what kind of run this is."""
         if (distillation := distillation_of(runner)) is not None:
-            distillation.iteration_based = isinstance(runner.train_loop, IterBasedTrainLoop)
+            distillation.planner.iteration_based = isinstance(runner.train_loop, IterBasedTrainLoop)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
         """Compare, if this is to resume."""

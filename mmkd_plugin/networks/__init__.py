@@ -3,8 +3,9 @@
 from .detectors import KINDS, network_of
 from .network import Network
 from .passes import evaluating, probe
+from .recording import Taps
 from .regions import BoxBranch, Region, example_rois
-from .taps import Tap, TapError, Taps, find_module
+from .taps import Tap, TapError, find_module
 
 __all__ = [
     'KINDS',

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .network import Network
+from .recording import Taps
 from .regions import BoxBranch
-from .taps import Tap, Taps, find_module
+from .taps import Tap, find_module
 
 #: Heads that run on every feature level.
 DENSE_HEADS = ('rpn_head', 'bbox_head')

@@ -12,8 +12,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from .recording import Taps
 from .regions import BoxBranch
-from .taps import Tap, Taps, find_module
+from .taps import Tap, find_module
 
 
 class Network:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..randomness import keep_random_state
 from .network import Network
+from .recording import Taps
 from .regions import BoxBranch, example_rois
-from .taps import Tap, TapError, Taps
+from .taps import Tap, TapError
 
 
 @contextmanager

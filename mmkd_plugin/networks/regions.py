@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .taps import Tap, Taps
+from .recording import Taps
+from .taps import Tap
 
 
 class BoxBranch(NamedTuple):

@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ..facts import Batch
+from ..files.checkpoint import fingerprint
 from ..networks import Network, Tap, Taps, network_of, probe
 from .preprocessing import Renormalize
 from .source import SOURCES, Source, Wanted
@@ -58,6 +59,7 @@ class Peer(Source):
             getattr(student, 'data_preprocessor', None), getattr(spec.model, 'data_preprocessor', None), name
         )
         self._clone: set[Tap] = set()
+        self._built = fingerprint(spec.model.state_dict())
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], name: str, student: nn.Module) -> 'Peer':
@@ -92,10 +94,14 @@ class Peer(Source):
         return {tap: value.to(batch.images.device) for tap, value in recorded.values().items()}
 
     def load(self) -> None:
-        """Initialise it as its config says, or from the checkpoint that it starts from."""
+        """Initialise it as its config says, or from the checkpoint that it starts from.
+
+        Weights that somebody gave it since it was built stay.
+        """
+        if self._spec.built or fingerprint(self.model.state_dict()) != self._built:
+            return
         if self._spec.checkpoint is None:
-            if not self._spec.built:
-                self.model.init_weights()
+            self.model.init_weights()
         else:
             self._spec.load_weights()
 

@@ -18,7 +18,7 @@ from mmkd_plugin.analysis import Gallery
 from mmkd_plugin.analysis.comparison import is_map, look, read_map_pairs, reduce_map
 from mmkd_plugin.analysis.painter import Painter
 from mmkd_plugin.files.configs import config_path
-from mmkd_plugin.networks.taps import Tap
+from mmkd_plugin.networks import Tap
 from mmkd_plugin.teachers import plain_student
 from tests.end_to_end.helpers import ROOT, command
 

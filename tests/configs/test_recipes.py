@@ -57,7 +57,7 @@ def effective(loss: dict[str, Any]) -> dict[str, Any]:
 def test_the_table_names_every_config():
     """A config without a row, or a row without a config, is an oversight."""
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')}
-    named = {*(recipe.path for recipe in RECIPES), *(path for *_, path in PLAIN)}
+    named = {*(recipe.path for recipe in RECIPES), *(path for *_, path in PLAIN), *TABLE.schemes}
     assert named == {path for path in found if not path.startswith('_base_/')}
     bases = {path for path in found if path.startswith('_base_/pairs/')}
     assert bases == {f'_base_/pairs/{pair}_{setting}.py' for pair, setting in PAIRS}
@@ -66,7 +66,7 @@ def test_the_table_names_every_config():
 @distilled
 def test_the_losses(recipe):
     model = content(recipe.path)['model']
-    assert model.get('task_loss', {'loss_weight': 1}) == {'loss_weight': recipe.task_loss}
+    assert {'loss_weight': 1, **model.get('task_loss', {})} == recipe.task_loss
     expected = {f'loss_{name}': effective(loss) for name, loss in recipe.losses.items()}
     assert {name: effective(loss) for name, loss in model['losses'].items()} == expected
     if 'iterations' in TABLE.settings[recipe.setting]:  # to mmengine such a run is one epoch

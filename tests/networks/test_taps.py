@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_plugin.networks.taps import Tap, Taps, find_module
+from mmkd_plugin.networks import Tap, Taps, find_module
 
 
 class Net(nn.Module):

@@ -111,6 +111,21 @@ def test_initial_weights_are_its_own_and_leave_the_students_alone():
     assert not any(torch.equal(a, b) for a, b in ((first[0], first[1]), (first[1], first[2]), (first[0], first[2])))
 
 
+def test_weights_that_were_loaded_stay(student):
+    model = pair(student, model=student_cfg())
+    state = copy.deepcopy(pair(build(student_cfg(), 5), model=student_cfg()).distill.peers.state_dict())
+    model.distill.peers.load_state_dict(state)
+    model(**batch(), mode='loss')  # the first step makes everything ready
+    assert torch.equal(model.distill.peers.peer.head.fc.weight, state['peer.head.fc.weight'])
+
+
+def test_it_may_start_from_a_checkpoint(student, tmp_path):
+    torch.save(build(student_cfg(), 9).state_dict(), tmp_path / 'start.pth')
+    model = pair(student, model=student_cfg(), checkpoint=str(tmp_path / 'start.pth'))
+    model.distill.prepare(model, torch.zeros(1))
+    assert torch.equal(model.distill.peers.peer.head.fc.weight, build(student_cfg(), 9).head.fc.weight)
+
+
 def test_schedules_of_its_task_and_what_is_off_is_not_run(student):
     from mmengine.logging import MessageHub
 

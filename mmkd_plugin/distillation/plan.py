@@ -1,0 +1,99 @@
+"""What is on in a step: how far the run is, and what the schedules make of it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from mmengine.logging import MessageHub, print_log
+
+from ..facts import Progress
+from .schedule import Schedule, check_schedules
+from .term import Term
+
+
+class Plan(NamedTuple):
+    """What a step trains.
+
+    Attributes:
+        progress: How far the run is.
+        tasks: By learner, how much its own losses count; 0 is off.
+        factors: By term, how much it counts; 0 is off.
+        due: The terms that are on.
+        phase: Names of all that is on.
+    """
+
+    progress: Progress
+    tasks: dict[str, float]
+    factors: dict[str, float]
+    due: list[Term]
+    phase: tuple[str, ...]
+
+
+class Planner:
+    """Knows all schedules of a distillation.
+
+    Args:
+        terms: Its losses.
+        tasks: By learner, weight and schedule of its own losses.
+    """
+
+    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]]) -> None:
+        self._terms = list(terms)
+        self._tasks = dict(tasks)
+        self._checked = False
+        names = {name: 'task' if name == 'student' else f'{name} task' for name in tasks}
+        own = [(names[name], schedule) for name, (_, schedule) in tasks.items()]
+        #: By name, those of all losses; the student's own are 'task'.
+        self.schedules = [*((term.name, term.schedule) for term in terms), *own]
+        self._weightless = [names[name] for name, (weight, _) in tasks.items() if not weight]
+        #: Whether something is off at some time.
+        self.phased = any(schedule.phased for _, schedule in self.schedules)
+        #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
+        self.iteration_based = False
+
+    def now(self) -> Plan:
+        """The plan of this step.
+
+        Raises:
+            ValueError: In the first step: if something never counts, or at some time nothing would train.
+            RuntimeError: If nothing trains now, or nobody says which epoch it is.
+        """
+        progress = self._progress()
+        factors = {term.name: term.factor(progress) for term in self._terms}
+        due = [term for term in self._terms if factors[term.name]]
+        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
+        phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
+        if not phase:
+            raise RuntimeError(
+                f'nothing trains in epoch {progress.epoch}, iteration {progress.iteration}: every loss is off by '
+                'schedule'
+            )
+        return Plan(progress, tasks, factors, due, phase)
+
+    def _progress(self) -> Progress:
+        """How far the run is, from mmengine's message hub, where anything depends on it."""
+        info = MessageHub.get_current_instance().runtime_info
+        asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
+        for need in ('epoch', 'iteration'):
+            asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
+        if info.get('epoch') is None and asks:
+            raise RuntimeError(
+                f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "
+                "mmengine.logging.MessageHub.get_current_instance().update_info('epoch', n) and ('iter', n) in your "
+                'own loop'
+            )
+        epoch, iteration = int(info.get('epoch') or 0), int(info.get('iter') or 0)
+        progress = Progress(epoch, iteration, info.get('max_epochs'), info.get('max_iters'))
+        if not self._checked and progress.epochs is not None:
+            self._checked = True
+            self._check(progress)
+        return progress
+
+    def _check(self, progress: Progress) -> None:
+        """Once, before the first step: whether what is configured ever counts."""
+        begins = {term.name: Progress(term.schedule.begin, term.schedule.begin) for term in self._terms}
+        off = [term.name for term in self._terms if not term.factor(begins[term.name])]
+        if off:
+            print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
+        off += self._weightless
+        check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
