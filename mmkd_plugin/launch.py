@@ -7,8 +7,10 @@ import gc
 import os
 import platform
 import re
+import sys
 import zipfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,7 +123,7 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
 
 
 def _run_in_folder(config: Config, what: str) -> None:
-    _import_models(config.get('default_scope'))
+    _import_models(config)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     getattr(runner, what)()
     if torch.distributed.is_initialized():
@@ -133,16 +135,39 @@ def _run_in_folder(config: Config, what: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _import_models(scope: str | None) -> None:
+def _import_models(config: Config) -> None:
     """Import a scope's models, as mmengine does for the first that it builds, and end the tools' pause of collection.
 
     Modules live to the end, and are frozen: else python looks through them for garbage time and again while it imports,
     and mmengine once for each data set, which takes 0.2 s among half a million objects.
     """
-    with MODELS.switch_scope_and_registry(scope) as registry:
+    with _classifiers_alone(config), MODELS.switch_scope_and_registry(config.get('default_scope')) as registry:
         registry.import_from_location()
     gc.freeze()
     gc.enable()
+
+
+@contextmanager
+def _classifiers_alone(config: Config) -> Iterator[None]:
+    """While mmpretrain is imported for a config that says nothing of mmdet, mmdet is as if it were not installed.
+
+    mmpretrain imports all of it, if it can, for the sake of one layer that only detectors use (ResLayerExtraNorm), and
+    has a way of its own where it cannot. Python's way to say so is None in `sys.modules`. Afterwards mmdet can be
+    imported as ever.
+    """
+    says = str(config.to_dict())
+    if (
+        config.get('default_scope') != 'mmpretrain'
+        or 'mmdet' in sys.modules
+        or re.search('mmdet|ResLayerExtraNorm', says)
+    ):
+        yield
+        return
+    sys.modules['mmdet'] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules['mmdet']
 
 
 def run_train(args: argparse.Namespace) -> None:
