@@ -155,12 +155,8 @@ def _classifiers_alone(config: Config) -> Iterator[None]:
     has a way of its own where it cannot. Python's way to say so is None in `sys.modules`. Afterwards mmdet can be
     imported as ever.
     """
-    says = str(config.to_dict())
-    if (
-        config.get('default_scope') != 'mmpretrain'
-        or 'mmdet' in sys.modules
-        or re.search('mmdet|ResLayerExtraNorm', says)
-    ):
+    asks = re.search('mmdet|ResLayerExtraNorm', str(config.to_dict()))
+    if asks or config.get('default_scope') != 'mmpretrain' or 'mmdet' in sys.modules:
         yield
         return
     sys.modules['mmdet'] = None  # type: ignore[assignment]

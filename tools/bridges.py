@@ -10,6 +10,7 @@ does not keep them: building or installing the package makes them (`setup.py`), 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def write(package: Path = PACKAGE, into: Path | None = None) -> list[str]:
 
 def main() -> int:
     """Writes the bridges of this checkout, and says how many changed."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=__doc__, formatter_class=formatter).parse_args()
     try:
         changed = write()
     except (ValueError, FileNotFoundError) as error:
