@@ -67,7 +67,7 @@ def test_two_configs_of_one_module_are_refused(package):
 def test_a_checkout_without_the_link_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bridges, 'PACKAGE', tmp_path)
     monkeypatch.setattr(bridges.write, '__defaults__', (tmp_path, None))
-    assert bridges.main() == 1
+    assert bridges.main([]) == 1
     assert re.search(r'no configs in .*restore it', capsys.readouterr().err)
 
 

@@ -63,10 +63,10 @@ def write(package: Path = PACKAGE, into: Path | None = None) -> list[str]:
     return changed
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Writes the bridges of this checkout, and says how many changed."""
     formatter = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(description=__doc__, formatter_class=formatter).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=formatter).parse_args(argv)
     try:
         changed = write()
     except (ValueError, FileNotFoundError) as error:
