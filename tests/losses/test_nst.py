@@ -79,12 +79,6 @@ def test_forms_of_the_polynomial_kernel_agree(shapes):
     torch.testing.assert_close(nst_loss(student, teacher), expected)
 
 
-def test_linear_kernel_compares_mean_channels():
-    student, teacher = normal(*FEW_CHANNELS)
-    expected = (unit_channels(student).mean(1) - unit_channels(teacher).mean(1)).square().sum(1).mean()
-    torch.testing.assert_close(nst_loss(student, teacher, 'linear'), expected)
-
-
 @pytest.mark.parametrize('shapes', [((2, 3, 8, 8), (2, 4, 8, 8)), ((2, 64, 2, 2), (2, 80, 2, 2))])
 @pytest.mark.parametrize('kernel', ['linear', 'polynomial'])
 def test_backward_keeps_nothing_larger_than_the_maps(shapes, kernel):
@@ -218,21 +212,13 @@ def test_float32_is_accurate(shapes, kernel, variance):
     )
 
 
-@pytest.mark.parametrize('kernel', ['poly', '', None, 2])
-def test_unknown_kernels_are_refused(kernel):
-    student, teacher = normal(*FEW_CHANNELS)
-    for call in (lambda: NSTLoss(kernel=kernel), lambda: nst_loss(student, teacher, kernel)):
-        with pytest.raises(ValueError, match='kernel') as error:
-            call()
-        assert repr(kernel) in str(error.value)
-        assert all(known in str(error.value) for known in ('linear', 'polynomial', 'gaussian'))
-
-
 @pytest.mark.parametrize('variance', ['median', 0, -1.0, float('nan'), float('inf'), None])
-def test_unknown_variances_are_refused(variance):
+def test_what_is_unknown_is_refused_with_what_is_known(variance):
     student, teacher = normal(*FEW_CHANNELS)
     for call in (lambda: NSTLoss('gaussian', variance), lambda: nst_loss(student, teacher, 'gaussian', variance)):
-        with pytest.raises(ValueError, match='variance') as error:
+        with pytest.raises(ValueError, match=r"expected a finite number > 0, 'image' or 'batch'") as error:
             call()
-        assert repr(variance) in str(error.value)
-        assert all(known in str(error.value) for known in ('image', 'batch'))
+        assert f'variance={variance!r}' in str(error.value)
+    for call in (lambda: NSTLoss('poly'), lambda: nst_loss(student, teacher, 'poly')):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="kernel='poly' given, expected 'linear', 'polynomial' or 'gaussian'"):
+            call()
