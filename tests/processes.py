@@ -99,11 +99,16 @@ def forked(script: Any, *args: Any, check: bool = True, cwd: Path = ROOT, **env:
     return done
 
 
-def together(script: Any, *args: Any, processes: int = 2) -> list[Forked]:
-    """Run a script in several processes with the environment that ``torchrun`` gives them."""
+def free_port() -> int:
+    """One that no other suite on this machine is using."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
+        return int(free.getsockname()[1])
+
+
+def together(script: Any, *args: Any, processes: int = 2) -> list[Forked]:
+    """Run a script in several processes with the environment that ``torchrun`` gives them."""
+    port = str(free_port())
     group = [
         Forked(script, *args, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes),
                LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)

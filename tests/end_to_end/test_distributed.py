@@ -5,6 +5,7 @@ import pytest
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import ROOT, command, options, tiny_options, together
 from tests.end_to_end.test_checkpoints import accuracy_by_mmpretrain, accuracy_in, holds_no_teacher, load_strictly
+from tests.processes import free_port
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -120,7 +121,7 @@ def test_what_is_off_is_untouched_and_a_run_ends_everywhere(tmp_path):
 
 def test_training_by_the_launcher_writes_a_plain_student(tmp_path):
     arguments = options(tiny_options(2, log_level='INFO', **{'train_dataloader.batch_size': 5}))
-    command('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29612', 'tools/train.py',
+    command('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}', 'tools/train.py',
             'configs/dkd_resnet.py', '--launcher', 'pytorch', '--work-dir', tmp_path, *arguments)  # fmt: skip
     state = read_checkpoint(str(tmp_path / 'epoch_2.pth'))['state_dict']
     load_strictly(state)

@@ -157,6 +157,7 @@ def test_defaults():
 
 @pytest.mark.parametrize('p', [0, 0.99, -1.0, float('nan'), float('inf')])
 def test_wrong_power_is_refused(p):
-    for call in (lambda: ATLoss(p=p), lambda: at_loss(*normal(*PAIR), p)):
+    student, teacher = normal(*PAIR)
+    for call in (lambda: ATLoss(p=p), lambda: at_loss(student, teacher, p)):
         with pytest.raises(ValueError, match=f'p={p!r}'):
             call()

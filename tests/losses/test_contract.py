@@ -208,6 +208,25 @@ def trial(case: str, seed: int = 0, **arguments: Any) -> Trial:
     return tried
 
 
+def rows(start: int, stop: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor[start:stop]
+
+
+def columns(count: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor[:, :count]
+
+
+def cast(*dtypes: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """To one dtype after the other."""
+
+    def change(tensor: Tensor) -> Tensor:
+        for dtype in dtypes:
+            tensor = tensor.to(dtype)
+        return tensor
+
+    return change
+
+
 def below(registry: Registry) -> Iterator[Registry]:
     for child in registry.children.values():
         yield child
@@ -348,7 +367,7 @@ class TestValue:
         if not SETTINGS[case].by_sample:
             pytest.skip('samples have no values of their own')
         tried.loss.eval()
-        alone = [tried.value(lambda tensor, i=i: tensor[i : i + 1]) for i in range(N)]
+        alone = [tried.value(rows(i, i + 1)) for i in range(N)]
         torch.testing.assert_close(tried.value(), torch.stack(alone).mean())
 
     def test_same_value_each_time_and_statistics_change_in_training_only(self, case):
@@ -465,10 +484,10 @@ class TestPrecision:
         """To values whose squares are more than float16 holds."""
         if trial(case).learns:
             pytest.skip('connectors are run by autocast')
-        halves = {side: lambda tap: (scale * tap).to(dtype) for side in SIDES}
-        half, single = trial(case).changed(**halves), trial(case).changed(
-            **{side: lambda tap: (scale * tap).to(dtype).float() for side in SIDES}
-        )  # fmt: skip
+        scaled = trial(case).changed(**dict.fromkeys(SIDES, lambda tap: scale * tap))
+        half, single = (
+            scaled.changed(**dict.fromkeys(SIDES, change)) for change in (cast(dtype), cast(dtype, torch.float32))
+        )
         value, expected = half.value(), single.value()
         assert value.dtype == torch.float32
         assert value == expected
@@ -539,9 +558,8 @@ class TestExtremes:
                     again = tried.value()
                 assert again == value
                 torch.testing.assert_close(tried.backward(again)[0], slope, rtol=0, atol=0)
-                half = tried.changed(student=lambda tap, to=dtype: tap.to(to), teacher=lambda tap, to=dtype: tap.to(to))
-                rounded = tried.changed(student=lambda tap, to=dtype: tap.to(to).float(),
-                                        teacher=lambda tap, to=dtype: tap.to(to).float())  # fmt: skip
+                half = tried.changed(**dict.fromkeys(SIDES, cast(dtype)))
+                rounded = tried.changed(**dict.fromkeys(SIDES, cast(dtype, torch.float32)))
                 assert half.value() == rounded.value()
                 assert half.backward(half.value())[0].isfinite().all()
 
@@ -552,7 +570,7 @@ class TestExtremes:
         tried = trial(case)
         tried = tried.double() if precision == 'float64' else tried
         tried.loss.train(training)
-        value = tried.value(lambda tensor: tensor[:0])
+        value = tried.value(rows(0, 0))
         assert value == 0
         assert all((gradient == 0).all() for gradient in tried.backward(value))
         assert all(buffer.isfinite().all() for buffer in tried.loss.buffers())
@@ -562,7 +580,7 @@ class TestExtremes:
     def test_batch_of_one(self, case, training):
         tried = trial(case)
         tried.loss.train(training)
-        value = tried.value(lambda tensor: tensor[:1])
+        value = tried.value(rows(0, 1))
         assert value.isfinite()
         assert all(gradient.isfinite().all() for gradient in tried.backward(value))
 
@@ -572,7 +590,7 @@ class TestRefusals:
     @pytest.mark.parametrize('teachers', [1, 2])
     def test_other_batches(self, case, teachers):
         """One teacher row would broadcast."""
-        tried = trial(case).changed(teacher=lambda tap: tap[:teachers])
+        tried = trial(case).changed(teacher=rows(0, teachers))
         with pytest.raises(ValueError, match='expected') as error:
             tried.value()
         assert f'({teachers}, ' in str(error.value)
@@ -593,7 +611,7 @@ class TestRefusals:
     @pytest.mark.parametrize('case', [case for case in SETTINGS if LOSSES[case.split(':')[0]].compares_logits])
     def test_logits_of_other_classes(self, case):
         for fewer in (1, 2, CLASSES - 1):
-            tried = trial(case).changed(teacher=lambda tap, n=fewer: tap[:, :n])
+            tried = trial(case).changed(teacher=columns(fewer))
             with pytest.raises(ValueError, match='expected two tensors of the same shape') as error:
                 tried.value()
             assert all(str(tuple(tap.shape)) in str(error.value) for tap in (*tried.student, *tried.teacher))

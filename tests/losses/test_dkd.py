@@ -196,9 +196,10 @@ def test_label_is_the_target_whatever_the_teacher_thinks(logits):
 
 
 def test_defaults_are_the_papers(logits):
-    batch = logits()
-    assert DKDLoss()(*batch) == dkd_loss(*batch) == dkd_loss(*batch, alpha=1.0, beta=8.0, temperature=4.0)
-    torch.testing.assert_close(DKDLoss(alpha=0, beta=0)(*batch), torch.zeros(()).double())
+    student, teacher, labels = logits()
+    expected = dkd_loss(student, teacher, labels, alpha=1.0, beta=8.0, temperature=4.0)
+    assert DKDLoss()(student, teacher, labels) == dkd_loss(student, teacher, labels) == expected
+    assert DKDLoss(alpha=0, beta=0)(student, teacher, labels) == 0
 
 
 @pytest.mark.parametrize('function', [dkd_loss, dkd_terms])
