@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.files.configs import config_path
-from tests.end_to_end.helpers import ROOT, Forked, command, forked, together, train_here
+from tests.end_to_end.helpers import ROOT, Forked, forked, together, train_here
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -135,7 +135,7 @@ def test_mmdets_own_train_py(tmp_path):
         'default_hooks = dict(logger=dict(interval=1))\n'
     )
     tool = f'{mmdet.__path__[0]}/.mim/tools/train.py'
-    output = command('-W', 'ignore', tool, 'mine.py', '--work-dir', 'out', cwd=tmp_path, PYTHONPATH='').stdout
+    output = forked(tool, 'mine.py', '--work-dir', 'out', cwd=tmp_path).stdout
     assert 'loss_dkd' in output
     assert 'teacher/pascal_voc/mAP' in output
     assert (tmp_path / 'out/epoch_1.pth').exists()
