@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.files.configs import config_path
+from tests.processes import no_layout
 
 # small work is fastest on one thread, and runs that are compared bit for bit need a fixed number
 torch.set_num_threads(1)
@@ -25,10 +27,14 @@ _load_once = functools.cache(utils.load)
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _zoo_index_is_read_once() -> Iterator[None]:
-    """Else mmengine parses some 70 yaml files, 0.1 s or more, for each ``_base_`` in another package."""
+def _runs_wait_for_no_trifles() -> Iterator[None]:
+    """What costs mmengine more than half of a run of seconds, and changes nothing that a test looks at."""
+    gc.collect()
+    gc.freeze()  # data sets collect garbage, 0.2 s each among the objects of all that was imported
     with pytest.MonkeyPatch.context() as patch:
+        # some 70 yaml files, 0.1 s or more, for each `_base_` in another package
         patch.setattr(utils, 'load', _load_once)
+        no_layout(lambda module, name, value: patch.setattr(module, name, value, raising=False))
         yield
 
 

@@ -1,24 +1,16 @@
 """What the command line makes of a config; the runs themselves are in end_to_end/."""
 
-import runpy
-import subprocess
-import sys
+import time
 
 import pytest
 import torch
 
 from mmkd_plugin import launch
 from mmkd_plugin.files.configs import config_path
-from tests.end_to_end.helpers import ROOT, environment
+from tests.end_to_end.helpers import parse
+from tests.processes import Forked
 
 CONFIG = config_path('dkd_resnet.py')
-
-
-def parse(tool, *argv):
-    """Arguments as a tool reads them; it finds `arguments.py` beside itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / 'tools')
-        return runpy.run_path(str(ROOT / 'tools' / tool))['parse'](list(argv))
 
 
 @pytest.fixture
@@ -122,28 +114,28 @@ def test_distilled_runs_get_their_hook(configs):
 
 OCCUPY = """
 import sys
+import time
 from mmkd_plugin.launch import _occupy
 with _occupy(sys.argv[1]):
-    print('there', flush=True)
-    sys.stdin.read()
+    time.sleep(300)
 """
 
 
 def test_a_second_run_in_a_work_folder_is_told(tmp_path):
     """And a third after the first was killed is not."""
-    folder = tmp_path / 'new' / 'run'
-    first = subprocess.Popen([sys.executable, '-c', OCCUPY, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                             env=environment(), text=True)  # fmt: skip
-    assert first.stdout is not None
-    assert first.stdout.readline() == 'there\n'
+    folder, script = tmp_path / 'new' / 'run', tmp_path / 'occupy.py'
+    script.write_text(OCCUPY)
+    first = Forked(script, folder)
     try:
+        while not (folder / '.running').exists() or not (folder / '.running').read_text().endswith('\n'):
+            assert first.returncode is None, first.wait().stdout
+            time.sleep(0.01)
         with pytest.raises(SystemExit, match=rf'another run is using the work folder .* \(process {first.pid} on'):
             launch._occupy(folder)
         with launch._occupy(tmp_path / 'other'):
             pass
     finally:
         first.kill()
-        first.wait()
     with launch._occupy(folder):
         pass
 

@@ -60,7 +60,7 @@ class KCDHook(Hook):
         mixing: ``convex`` (official), ``additive`` (paper) or None.
         cumulative: Mix mixed images further; loading one then costs more images with every round.
         begin: Epochs before values are recorded.
-        value: Name of a function in ``mmkd_plugin.valuation.VALUES``. ``random`` is the control: every round
+        value: Name of a function in ``mmkd_plugin.kcd.valuation.VALUES``. ``random`` is the control: every round
             ranks anew by chance, and the table records the entropy.
         official_schedule: Count a round after the last epoch.
         logits: The student's classifier, such as ``head.fc``; found out when None.

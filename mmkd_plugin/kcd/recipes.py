@@ -21,7 +21,7 @@ class Mixer:
         self.mode = mode
 
     def __call__(self, image: np.ndarray, partner: np.ndarray, epsilon: float) -> np.ndarray:
-        """See :func:`mmkd_plugin.valuation.mix`."""
+        """See :func:`mmkd_plugin.kcd.valuation.mix`."""
         return mix(image, partner, epsilon, self.mode)
 
 

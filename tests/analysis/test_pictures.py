@@ -20,7 +20,7 @@ from mmkd_plugin.analysis.painter import Painter
 from mmkd_plugin.files.configs import config_path
 from mmkd_plugin.networks import Tap
 from mmkd_plugin.teachers import plain_student
-from tests.end_to_end.helpers import ROOT, command
+from tests.end_to_end.helpers import ROOT, forked
 
 pytestmark = pytest.mark.openmmlab
 
@@ -104,7 +104,7 @@ def differ(a, b):
 
 class TestCommand:
     def test_draws_predictions_and_maps(self, tmp_path, students):
-        out = command(
+        out = forked(
             'tools/draw.py', 'configs/dkd_faster_rcnn.py', students['distilled'], '--plain', students['plain'],
             '--indices', 3, 17, '--tap', 'neck[1]', '--size', SIZE, '--out-dir', tmp_path / 'pictures',
         ).stdout  # fmt: skip

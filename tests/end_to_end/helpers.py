@@ -1,17 +1,21 @@
-"""Runs through the real Runner on a few digits, in this process or in others."""
+"""Runs through the real Runner on a few digits: in this process, in forks, or in a python of their own."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmkd_plugin.files.configs import config_path
+from mmkd_plugin.launch import run_train
+from tests.processes import ROOT, Forked, environment, forked, together
 
-ROOT = Path(__file__).resolve().parents[2]
 # small settings of any digits config: 40 training images, 100 test images
 TINY = {
     'train_dataloader.dataset.per_class': 4,
@@ -56,16 +60,31 @@ def options(values: dict[str, Any]) -> list[str]:
     return ['--cfg-options', *(f'{k}={str(v).replace(" ", "")}' for k, v in values.items())]
 
 
-def environment() -> dict[str, str]:
-    """The environment of a command in a test: one thread, this checkout importable."""
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore'}
+def parse(tool: str, *argv: Any) -> Any:
+    """Arguments as a tool reads them; it finds `arguments.py` beside itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'tools')
+        return runpy.run_path(str(ROOT / 'tools' / tool))['parse']([*map(str, argv)])
+
+
+def train_here(config: Any, work_dir: Path, *more: Any, **values: Any) -> None:
+    """``tools/train.py`` in this process, which shares nothing with forks; values as in ``options``."""
+    values['experiment_name'] = f'run_{os.urandom(4).hex()}'
+    with mock.patch.dict(os.environ):
+        run_train(parse('train.py', ROOT / config, '--work-dir', work_dir, *more, *options(values)))
 
 
 def command(*args: Any, check: bool = True, cwd: Path = ROOT, timeout: int = 300, **env: str) -> Any:
-    """Run python with arguments and return the finished process, output as text."""
+    """Run a fresh python with arguments: where the start itself is looked at; else ``forked`` is 5 seconds quicker."""
     done = subprocess.run(
         [sys.executable, *map(str, args)], cwd=cwd, env={**environment(), **env}, timeout=timeout,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done
+
+
+__all__ = [
+    'ROOT', 'TINY', 'Forked', 'command', 'digits_cfg', 'environment', 'forked', 'options', 'parse', 'runner_of',
+    'tiny_options', 'together', 'train_here',
+]  # fmt: skip

@@ -10,7 +10,7 @@ from mmkd_plugin.files.atomic import save_checkpoint
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.teachers import plain_student
 from tests.distillation.test_step import HINT
-from tests.end_to_end.helpers import ROOT, command, digits_cfg, options, runner_of, tiny_options
+from tests.end_to_end.helpers import ROOT, digits_cfg, forked, options, runner_of, tiny_options
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -27,7 +27,7 @@ def accuracy_by_mmpretrain(tmp_path, checkpoint):
     import mmpretrain
 
     tool = f'{mmpretrain.__path__[0]}/.mim/tools/test.py'
-    output = command('-W', 'ignore', tool, plain_config(tmp_path), checkpoint, '--work-dir', tmp_path / 'test').stdout
+    output = forked(tool, plain_config(tmp_path), checkpoint, '--work-dir', tmp_path / 'test').stdout
     return accuracy_in(output)
 
 
@@ -68,7 +68,7 @@ def test_loads_strictly_and_scores_the_same_under_mmpretrains_tool(tmp_path, ema
         load_strictly(state)
         assert holds_no_teacher(state)
     ours = accuracy_in(
-        command('tools/test.py', 'configs/dkd_resnet.py', path, '--work-dir', tmp_path / 't',
+        forked('tools/test.py', 'configs/dkd_resnet.py', path, '--work-dir', tmp_path / 't',
                 *options(tiny_options(3, **{'model.teacher': 'nowhere.py', 'log_level': 'INFO'}))).stdout
     )  # fmt: skip
     theirs = accuracy_by_mmpretrain(tmp_path, path)
@@ -96,7 +96,7 @@ def test_learnable_parts_are_resumed_and_published_away(tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
     source = tmp_path / 'resumed' / 'epoch_4.pth'
-    output = command('tools/publish_model.py', source, tmp_path / 'slim.pth').stdout
+    output = forked('tools/publish_model.py', source, tmp_path / 'slim.pth').stdout
     slim = next(tmp_path.glob('slim-????????.pth'))
     assert str(slim) in output
     published = torch.load(slim, weights_only=True)
@@ -107,16 +107,14 @@ def test_learnable_parts_are_resumed_and_published_away(tmp_path):
 
 def test_unreadable_teacher_and_checkpoint_are_told_by_the_tools(tmp_path):
     save_checkpoint({'state_dict': {'x': torch.zeros(1)}}, tmp_path / 'wrong.pth')
-    change = {'model.teacher.config': 'mmkd_plugin::digits/resnet_teacher.py'}
     for checkpoint, expected in [
         (tmp_path / 'none.pth', 'does not exist'),
         (tmp_path / 'wrong.pth', 'missing (in the model, not in the file)'),
     ]:
         cfg = digits_cfg(tmp_path / 'x', epochs=1)
-        cfg.model.teacher = {**change, 'checkpoint': str(checkpoint)}
-        cfg.model.teacher = {'config': change['model.teacher.config'], 'checkpoint': str(checkpoint)}
+        cfg.model.teacher = {'config': 'mmkd_plugin::digits/resnet_teacher.py', 'checkpoint': str(checkpoint)}
         cfg.dump(str(tmp_path / 'c.py'))
-        done = command('tools/train.py', tmp_path / 'c.py', check=False)
+        done = forked('tools/train.py', tmp_path / 'c.py', check=False)
         assert done.returncode != 0
         assert expected in done.stdout
         assert 'Epoch(train)' not in done.stdout

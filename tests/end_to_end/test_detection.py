@@ -1,10 +1,5 @@
 """A distilled detector through the real Runner: checkpoints, tools, resuming, two processes, EMA."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.files.configs import config_path
-from tests.end_to_end.helpers import ROOT, command, environment
+from tests.end_to_end.helpers import ROOT, Forked, forked, together, train_here
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -49,7 +44,7 @@ def config(tmp_path: Path, epochs: int = 2, hooks: str = '') -> Path:
 
 
 def train(path, work_dir, *more, **kwargs):
-    return command('tools/train.py', path, '--work-dir', work_dir, *more, **kwargs).stdout
+    return forked('tools/train.py', path, '--work-dir', work_dir, *more, **kwargs).stdout
 
 
 def plain_config(tmp_path):
@@ -67,9 +62,7 @@ def mean_ap_by_mmdet(tmp_path, checkpoint):
     import mmdet
 
     tool = f'{mmdet.__path__[0]}/.mim/tools/test.py'
-    return mean_ap(
-        command('-W', 'ignore', tool, plain_config(tmp_path), checkpoint, '--work-dir', tmp_path / 't').stdout
-    )
+    return mean_ap(forked(tool, plain_config(tmp_path), checkpoint, '--work-dir', tmp_path / 't').stdout)
 
 
 def load_strictly(state):
@@ -99,11 +92,11 @@ def test_checkpoint_is_the_plain_detectors(tmp_path):
     for state in (checkpoint['state_dict'], averaged):
         load_strictly(state)
         assert not any('teacher' in key for key in state)
-    command('tools/publish_model.py', work_dir / 'epoch_2.pth', tmp_path / 'slim.pth')
+    forked('tools/publish_model.py', work_dir / 'epoch_2.pth', tmp_path / 'slim.pth')
     slim = next(tmp_path.glob('slim-*.pth'))
     assert not any('distill' in key for key in torch.load(slim, weights_only=True)['state_dict'])
     ours = mean_ap(
-        command('tools/test.py', tmp_path / 'detector.py', work_dir / 'epoch_2.pth', '--work-dir', tmp_path / 'o',
+        forked('tools/test.py', tmp_path / 'detector.py', work_dir / 'epoch_2.pth', '--work-dir', tmp_path / 'o',
                 '--cfg-options', 'model.teacher.config=nowhere.py').stdout
     )  # fmt: skip
     theirs = [mean_ap_by_mmdet(tmp_path, file) for file in (work_dir / 'epoch_2.pth', slim)]
@@ -112,18 +105,8 @@ def test_checkpoint_is_the_plain_detectors(tmp_path):
 
 def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
     path = config(tmp_path, epochs=4)
-    train(path, tmp_path / 'whole')
-    arguments = ['tools/train.py', str(path), '--work-dir', str(tmp_path / 'killed')]
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 200
-    while not (tmp_path / 'killed/epoch_2.pth').exists():
-        assert process.poll() is None, 'training ended before it could be killed'
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    train_here(path, tmp_path / 'whole')
+    Forked('tools/train.py', path, '--work-dir', tmp_path / 'killed').kill_when(tmp_path / 'killed/epoch_2.pth')
     assert not (tmp_path / 'killed/epoch_4.pth').exists()
     train(path, tmp_path / 'killed', '--resume')
     a, b = (read_checkpoint(str(tmp_path / name / 'epoch_4.pth'))['state_dict'] for name in ('whole', 'killed'))
@@ -133,8 +116,7 @@ def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
 
 def test_two_processes(tmp_path):
     path = config(tmp_path, epochs=1)
-    command('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29631', 'tools/train.py', path,
-            '--launcher', 'pytorch', '--work-dir', tmp_path / 'run')  # fmt: skip
+    together('tools/train.py', path, '--launcher', 'pytorch', '--work-dir', tmp_path / 'run')
     load_strictly(read_checkpoint(str(tmp_path / 'run/epoch_1.pth'))['state_dict'])
     assert mean_ap_by_mmdet(tmp_path, tmp_path / 'run/epoch_1.pth') > 0.5
 
@@ -153,7 +135,7 @@ def test_mmdets_own_train_py(tmp_path):
         'default_hooks = dict(logger=dict(interval=1))\n'
     )
     tool = f'{mmdet.__path__[0]}/.mim/tools/train.py'
-    output = command('-W', 'ignore', tool, 'mine.py', '--work-dir', 'out', cwd=tmp_path, PYTHONPATH='').stdout
+    output = forked(tool, 'mine.py', '--work-dir', 'out', cwd=tmp_path).stdout
     assert 'loss_dkd' in output
     assert 'teacher/pascal_voc/mAP' in output
     assert (tmp_path / 'out/epoch_1.pth').exists()

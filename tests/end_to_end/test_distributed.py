@@ -3,8 +3,9 @@
 import pytest
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
-from tests.end_to_end.helpers import ROOT, command, options, tiny_options
+from tests.end_to_end.helpers import ROOT, command, options, tiny_options, together
 from tests.end_to_end.test_checkpoints import accuracy_by_mmpretrain, accuracy_in, holds_no_teacher, load_strictly
+from tests.processes import free_port
 
 pytestmark = [pytest.mark.openmmlab]
 
@@ -104,31 +105,27 @@ dist.destroy_process_group()
 """
 
 
-def launch(script, *args, port):
-    return command('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}', script, *args)
-
-
 def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
     script = tmp_path / 'gradients.py'
     script.write_text(GRADIENTS)
-    assert launch(script, ROOT, port=29611).stdout.count('same gradients') == 2
+    assert all('same gradients' in process.stdout for process in together(script, ROOT))
 
 
 def test_what_is_off_is_untouched_and_a_run_ends_everywhere(tmp_path):
     script = tmp_path / 'phases.py'
     script.write_text(PHASES)
-    output = launch(script, ROOT, port=29614).stdout
-    assert output.count('off is off') == 2
-    assert output.count('both end') == 2
+    for process in together(script, ROOT):
+        assert 'off is off' in process.stdout
+        assert 'both end' in process.stdout
 
 
 def test_training_by_the_launcher_writes_a_plain_student(tmp_path):
     arguments = options(tiny_options(2, log_level='INFO', **{'train_dataloader.batch_size': 5}))
-    launch('tools/train.py', 'configs/dkd_resnet.py', '--launcher', 'pytorch', '--work-dir', tmp_path, *arguments,
-           port=29612)  # fmt: skip
+    command('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}', 'tools/train.py',
+            'configs/dkd_resnet.py', '--launcher', 'pytorch', '--work-dir', tmp_path, *arguments)  # fmt: skip
     state = read_checkpoint(str(tmp_path / 'epoch_2.pth'))['state_dict']
     load_strictly(state)
     assert holds_no_teacher(state)
-    output = launch('tools/test.py', 'configs/dkd_resnet.py', tmp_path / 'epoch_2.pth', '--launcher', 'pytorch',
-                    '--work-dir', tmp_path / 't', *arguments, port=29613).stdout  # fmt: skip
-    assert accuracy_in(output) == accuracy_by_mmpretrain(tmp_path, tmp_path / 'epoch_2.pth')
+    first, _ = together('tools/test.py', 'configs/dkd_resnet.py', tmp_path / 'epoch_2.pth', '--launcher', 'pytorch',
+                        '--work-dir', tmp_path / 't', *arguments)  # fmt: skip
+    assert accuracy_in(first.stdout) == accuracy_by_mmpretrain(tmp_path, tmp_path / 'epoch_2.pth')

@@ -1,17 +1,12 @@
 """KCD from the command line: killed and resumed, on two processes, with data workers, for a detector."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
-from tests.end_to_end.helpers import ROOT, command, environment, options, tiny_options
+from tests.end_to_end.helpers import Forked, forked, options, tiny_options, together, train_here
 from tests.end_to_end.test_checkpoints import holds_no_teacher, load_strictly
 
 pytestmark = [pytest.mark.openmmlab]
@@ -33,11 +28,18 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 """
 
 
-def arguments(work_dir, *more, config='configs/kcd_resnet.py', **changes):
-    tiny = tiny_options(EPOCHS, **{'custom_hooks.2.interval': 2, 'log_level': 'INFO', **changes})
-    if config != 'configs/kcd_resnet.py' and 'frozen' in str(config):
+CONFIG = 'configs/kcd_resnet.py'
+
+
+def changes(config=CONFIG, **more):
+    tiny = tiny_options(EPOCHS, **{'custom_hooks.2.interval': 2, 'log_level': 'INFO', **more})
+    if 'frozen' in str(config):
         tiny.pop('param_scheduler.total_steps')
-    return ['tools/train.py', str(config), '--work-dir', str(work_dir), *more, *options(tiny)]
+    return tiny
+
+
+def arguments(work_dir, *more, config=CONFIG, **values):
+    return ['tools/train.py', config, '--work-dir', work_dir, *more, *options(changes(config, **values))]
 
 
 def checkpoint(work_dir, epoch=EPOCHS):
@@ -46,20 +48,10 @@ def checkpoint(work_dir, epoch=EPOCHS):
 
 def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
     """Killed within the second round."""
-    command(*arguments(tmp_path / 'whole'))
-    process = subprocess.Popen(
-        [sys.executable, *arguments(tmp_path / 'killed')], cwd=ROOT, env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not (tmp_path / 'killed/epoch_3.pth').exists():
-        assert process.poll() is None, 'training ended before it could be killed'
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    train_here(CONFIG, tmp_path / 'whole', **changes())
+    Forked(*arguments(tmp_path / 'killed')).kill_when(tmp_path / 'killed/epoch_3.pth')
     assert not (tmp_path / 'killed' / f'epoch_{EPOCHS}.pth').exists()
-    command(*arguments(tmp_path / 'killed', '--resume'))
+    forked(*arguments(tmp_path / 'killed', '--resume'))
     a, b = checkpoint(tmp_path / 'whole'), checkpoint(tmp_path / 'killed')
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
     assert torch.equal(a['kcd']['kept'], b['kcd']['kept'])
@@ -70,18 +62,15 @@ def test_sigkill_and_resume_equals_the_uninterrupted_run(tmp_path):
 
 
 def test_two_processes_keep_what_one_keeps(tmp_path):
-    def launch(port, *args):
-        command('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}', *args)
-
     config = tmp_path / 'frozen.py'
     config.write_text(FROZEN)
-    command(*arguments(tmp_path / 'one', config=config))
-    launch(29641, *arguments(tmp_path / 'two', '--launcher', 'pytorch', config=config))
+    forked(*arguments(tmp_path / 'one', config=config))
+    together(*arguments(tmp_path / 'two', '--launcher', 'pytorch', config=config))
     # from one process to two in the middle
     (tmp_path / 'moved').mkdir()
     shutil.copy(tmp_path / 'one/epoch_3.pth', tmp_path / 'moved')
     (tmp_path / 'moved/last_checkpoint').write_text(str(tmp_path / 'moved/epoch_3.pth'))
-    launch(29642, *arguments(tmp_path / 'moved', '--resume', '--launcher', 'pytorch', config=config))
+    together(*arguments(tmp_path / 'moved', '--resume', '--launcher', 'pytorch', config=config))
     one, two, moved = (checkpoint(tmp_path / name)['kcd'] for name in ('one', 'two', 'moved'))
     assert len(one['kept']) < 39
     for other in (two, moved):
@@ -94,21 +83,21 @@ def test_two_processes_keep_what_one_keeps(tmp_path):
 def test_persistent_data_workers_train_the_same(tmp_path):
     config = tmp_path / 'unchanged.py'
     config.write_text(UNCHANGED)
-    command(*arguments(tmp_path / 'none', config=config))
+    train_here(config, tmp_path / 'none', **changes())
     workers = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
-    command(*arguments(tmp_path / 'two', config=config, **workers))
+    forked(*arguments(tmp_path / 'two', config=config, **workers))
     a, b = (checkpoint(tmp_path / name) for name in ('none', 'two'))
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
     torch.testing.assert_close(a['kcd']['recipes'], b['kcd']['recipes'], rtol=0, atol=0)
 
 
 def test_detector(tmp_path):
-    changes = {
+    tiny = {
         'train_dataloader.dataset.images': 16, 'val_dataloader.dataset.images': 10, 'train_cfg.max_epochs': 3,
         'train_cfg.val_interval': 3, 'param_scheduler.total_steps': 3, 'custom_hooks.2.interval': 1,
     }  # fmt: skip
-    output = command('tools/train.py', 'configs/digit_scenes/kc_dkd_faster_rcnn.py', '--work-dir', tmp_path,
-                     *options(changes)).stdout  # fmt: skip
+    output = forked('tools/train.py', 'configs/digit_scenes/kc_dkd_faster_rcnn.py', '--work-dir', tmp_path,
+                     *options(tiny)).stdout  # fmt: skip
     assert 'KCD round 2 of 2, after epoch 2: 12 of 16 kept, 1 of them mixed, 4 dropped' in output
     assert 'pascal_voc/mAP' in output
     state = checkpoint(tmp_path, 3)['kcd']

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.end_to_end.helpers import ROOT, TINY, command, options, tiny_options
+from tests.end_to_end.helpers import ROOT, TINY, Forked, command, forked, options, tiny_options
 
 pytestmark = [pytest.mark.openmmlab]
 DEMO = {**TINY, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'param_scheduler.total_steps': 1}
@@ -24,6 +24,21 @@ def test_main_command_as_the_readme_writes_it(tmp_path):
     assert 'teacher/accuracy/top1' in output.splitlines()[-1]
 
 
+class ForkedTraining:
+    """Stands for ``subprocess.Popen`` in the demo; ``test_demo_that_fails_names_its_log`` has the real one."""
+
+    def __init__(self, command, cwd, **_):
+        assert command[:3] == [sys.executable, '-W', 'ignore']
+        self._done = Forked(*command[3:], cwd=cwd).wait()
+        self.stdout, self.returncode = self._done.stdout.splitlines(keepends=True), self._done.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 @pytest.fixture
 def demo(monkeypatch, capsys, tmp_path):
     """Runs the demo with some of its rows, and gives the table."""
@@ -35,6 +50,7 @@ def demo(monkeypatch, capsys, tmp_path):
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, 'demo', module)
         spec.loader.exec_module(module)
+        monkeypatch.setattr(module.subprocess, 'Popen', ForkedTraining)
         runs = module.DEMOS[data].runs
         for name in set(runs) - set(names):
             runs.pop(name)
@@ -57,14 +73,14 @@ def test_demo_prints_its_table(demo, tmp_path):
 
 
 def test_demo_that_fails_names_its_log(tmp_path):
-    done = command('tools/demo.py', '--work-dir', tmp_path, '--cfg-options', 'model.head.type=Nothing', check=False)
+    done = forked('tools/demo.py', '--work-dir', tmp_path, '--cfg-options', 'model.head.type=Nothing', check=False)
     assert done.returncode != 0
     assert 'Nothing' in done.stdout
     assert 'train.log' in done.stdout
 
 
 def test_list_modules_shows_both_networks():
-    output = command('tools/list_modules.py', 'configs/dkd_resnet.py', '--depth', 2).stdout
+    output = forked('tools/list_modules.py', 'configs/dkd_resnet.py', '--depth', 2).stdout
     student, teacher = output.split('\nteacher: ')
     assert 'ImageClassifier on images (2, 1, 28, 28)' in student
     for side, channels in ((student, 32), (teacher, 128)):
@@ -83,7 +99,7 @@ def test_demo_of_detection(demo, tmp_path):
 
 
 def test_list_modules_of_a_detector():
-    output = command('tools/list_modules.py', 'configs/dkd_faster_rcnn.py', '--depth', 3, '--shape', 3, 96, 96).stdout
+    output = forked('tools/list_modules.py', 'configs/dkd_faster_rcnn.py', '--depth', 3, '--shape', 3, 96, 96).stdout
     student, teacher = output.split('\nteacher: ')
     for side, channels in ((student, 16), (teacher, 32)):
         shapes = {line.split()[0]: line.split(maxsplit=2)[2] for line in side.splitlines()[1:] if line.startswith('  ')}
@@ -93,26 +109,26 @@ def test_list_modules_of_a_detector():
 
 
 def test_benchmark_of_a_detector():
-    output = command('tools/benchmark_step.py', 'configs/dkd_faster_rcnn.py', '--image-size', 64, 96, '--batch-size', 2,
+    output = forked('tools/benchmark_step.py', 'configs/dkd_faster_rcnn.py', '--image-size', 64, 96, '--batch-size', 2,
                      '--rounds', 1, '--warmup', 0, '--device', 'cpu', '--no-memory').stdout  # fmt: skip
     assert '64x96 px, batch 2' in output
     assert 'c / (a + b)' in output
 
 
 def test_benchmark_of_nst():
-    output = command('tools/benchmark_nst.py', '--shape', 2, 16, 8, 8, '--rounds', 1).stdout
+    output = forked('tools/benchmark_nst.py', '--shape', 2, 16, 8, 8, '--rounds', 1).stdout
     assert 'maps (2, 16, 8, 8)' in output
     assert 'times as fast' in output
 
 
 def test_list_modules_of_a_plain_config():
-    output = command('tools/list_modules.py', 'configs/digits/resnet_teacher.py', '--depth', 3).stdout
+    output = forked('tools/list_modules.py', 'configs/digits/resnet_teacher.py', '--depth', 3).stdout
     assert 'backbone.layer4.1' in output
     assert 'teacher:' not in output
 
 
 def test_benchmark_prints_ratio_and_memory():
-    output = command('tools/benchmark_step.py', 'configs/kd_resnet.py', '--image-size', 28, '--batch-size', 4,
+    output = forked('tools/benchmark_step.py', 'configs/kd_resnet.py', '--image-size', 28, '--batch-size', 4,
                      '--rounds', 2, '--warmup', 1, '--device', 'cpu').stdout  # fmt: skip
     assert 'c / (a + b)' in output
     assert '2 interleaved rounds' in output
@@ -122,7 +138,7 @@ def test_benchmark_prints_ratio_and_memory():
 
 
 def test_benchmark_refuses_a_plain_config():
-    done = command('tools/benchmark_step.py', 'configs/digits/resnet_student.py', check=False)
+    done = forked('tools/benchmark_step.py', 'configs/digits/resnet_student.py', check=False)
     assert done.returncode != 0
     assert "expected type='Distilled'" in done.stdout
 
@@ -135,7 +151,7 @@ def test_scripts_are_executable_and_parse(script):
 
 
 def test_missing_config_is_told():
-    done = command('tools/train.py', 'configs/none.py', check=False)
+    done = forked('tools/train.py', 'configs/none.py', check=False)
     assert done.returncode == 1
     assert "config 'configs/none.py' does not exist" in done.stdout
     assert 'Traceback' not in done.stdout

@@ -24,7 +24,7 @@ from mmkd_plugin.kcd.plots import (
     extremes,
     read_rounds,
 )
-from tests.end_to_end.helpers import ROOT, command
+from tests.end_to_end.helpers import ROOT, forked
 
 HEADER = 'sample,value,count,set,path'
 # sample by sample, after rounds 1 to 3: 0 stays, 1 is mixed and then as it was, 2 returns, 3 returns mixed, 4 goes late
@@ -234,7 +234,7 @@ class TestCommand:
         dataset = DATASETS.build(config.train_dataloader.dataset)
         paths = [dataset.get_data_info(i)['img_path'] for i in range(20)]
         write_table(tmp_path, 1, np.linspace(0, 2, 20), ['dropped'] * 5 + ['low'] * 5 + ['high'] * 10, paths)
-        out = command('tools/plot_kcd.py', tmp_path, '--images', 3).stdout
+        out = forked('tools/plot_kcd.py', tmp_path, '--images', 3).stdout
         images = tool()['read_images'](paths, [3, 17], tmp_path, None)
         for sample, image in images.items():
             np.testing.assert_array_equal(image, np.repeat(dataset.get_data_info(sample)['img'], 3, -1))

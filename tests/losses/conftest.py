@@ -1,6 +1,7 @@
-"""Logits for the tests of the losses that compare them."""
+"""What the tests of several losses use."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,8 @@ def logits() -> Logits:
     return make
 
 
-@pytest.fixture
-def saturated() -> tuple[Tensor, Tensor]:
-    """Float32 logits (729, 3): every pair of rows whose entries are -1e4, 0 or 1e4."""
-    values = torch.tensor([-1e4, 0.0, 1e4])
-    rows = torch.cartesian_prod(values, values, values)
-    return rows.repeat_interleave(len(rows), 0), rows.repeat(len(rows), 1)
+def value_and_gradient(function: Callable[..., Tensor], student: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    """A loss, and its gradient by the student's logits or map."""
+    student = student.detach().clone().requires_grad_()
+    value = function(student, *args)
+    return value.detach(), torch.autograd.grad(value, student)[0]

@@ -20,6 +20,8 @@ from mmkd_plugin import losses
 from mmkd_plugin.losses import DistillLoss
 
 N, CLASSES = 4, 5
+SIDES = ('student', 'teacher')
+LOW_PRECISION = [torch.bfloat16, torch.float16]
 
 MakeTaps = Callable[[torch.Generator], list[Tensor]]
 
@@ -33,36 +35,61 @@ class Setting(NamedTuple):
     """How to try a loss.
 
     Attributes:
-        arguments: For the constructor, all of them except ``loss_weight``; not the defaults.
+        arguments: For the constructor. The entry under the loss's own name has all of them except ``loss_weight``,
+            and not the defaults.
         student: Makes the student's taps: one, or several for a loss that relates layers.
         teacher: The same for the teacher.
-        needs: What ``forward`` gets besides.
         zero_at_equality: Equal taps of student and teacher give 0.
         batch_mean: The value is a mean over samples, so that a batch given twice has the same.
+        by_sample: And each sample has its own, whatever else is in the batch.
+        smooth: Arguments with which the gradient is that of the value: nothing inside is taken as constant.
+        signed: Arguments that may be negative.
     """
 
     arguments: dict[str, Any]
     student: MakeTaps
     teacher: MakeTaps
-    needs: dict[str, Any]
     zero_at_equality: bool = True
     batch_mean: bool = True
+    by_sample: bool = True
+    smooth: dict[str, Any] = {}
+    signed: tuple[str, ...] = ()
 
 
-LOGITS = random((N, CLASSES))
-LABELS = torch.tensor([0, 3, 4, 3])
-STUDENT_MAP, TEACHER_MAP = random((N, 3, 8, 8)), random((N, 5, 4, 4))
-STUDENT_MAPS = random((N, 3, 8, 8), (N, 4, 4, 4), (N, 6, 2, 2))
-TEACHER_MAPS = random((N, 5, 8, 8), (N, 6, 4, 4), (N, 7, 2, 2))
-
-SETTINGS = {
-    'KDLoss': Setting({'temperature': 2.0}, LOGITS, LOGITS, {}),
-    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS, {'labels': LABELS}),
-    'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, {}, zero_at_equality=False),
-    'ATLoss': Setting({'p': 3, 'squared': False}, STUDENT_MAP, TEACHER_MAP, {}),
-    'NSTLoss': Setting({'kernel': 'gaussian', 'variance': 'batch'}, STUDENT_MAP, TEACHER_MAP, {}),
-    'ReviewKDLoss': Setting({'mid_channels': 8}, STUDENT_MAPS, TEACHER_MAPS, {}, zero_at_equality=False),
+#: What a loss may need besides taps, for so many samples; labels are classes 0 to 2.
+NEEDS: dict[str, Callable[[int], Any]] = {
+    'labels': lambda n: torch.arange(n) % 3,
+    'sample_idx': lambda n: 7 * torch.arange(n) + 3,
+    'epoch': lambda n: 2,
 }
+LOGITS = random((N, CLASSES))
+VECTORS, WIDER_VECTORS = random((N, 6)), random((N, 8))
+STUDENT_MAP, TEACHER_MAP = random((N, 3, 8, 8)), random((N, 5, 4, 4))
+FLAT_MAP, FLAT_TEACHER_MAP = random((N, 9, 1, 2)), random((N, 12, 1, 2))
+SMALL_MAP, ODD_MAP = random((N, 3, 3, 5)), random((N, 3, 4, 2))
+STUDENT_MAPS = random((N, 3, 8, 8), (N, 4, 4, 4), (N, 6))
+TEACHER_MAPS = random((N, 5, 8, 8), (N, 6, 4, 4), (N, 7))
+#: By the name of the loss. What behaves otherwise with other arguments has further entries, 'Name: what is special'.
+SETTINGS = {
+    'KDLoss': Setting({'temperature': 2.0}, LOGITS, LOGITS),
+    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
+    'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
+    'FitNetLoss: vectors': Setting({}, VECTORS, WIDER_VECTORS, zero_at_equality=False),
+    'FitNetLoss: without norm': Setting({'regressor': 'conv'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
+    'FitNetLoss: without connector': Setting({'regressor': 'identity'}, SMALL_MAP, ODD_MAP),
+    'ATLoss': Setting({'p': 3, 'squared': False}, STUDENT_MAP, TEACHER_MAP),
+    'ATLoss: squared': Setting({}, SMALL_MAP, ODD_MAP),
+    'ATLoss: p = 1': Setting({'p': 1}, SMALL_MAP, SMALL_MAP),
+    'NSTLoss': Setting({'kernel': 'gaussian', 'variance': 'batch'}, STUDENT_MAP, TEACHER_MAP,
+                       by_sample=False, smooth={'variance': 0.5}),
+    'NSTLoss: by image': Setting({'kernel': 'gaussian'}, FLAT_MAP, FLAT_TEACHER_MAP, smooth={'variance': 0.5}),
+    'NSTLoss: linear': Setting({'kernel': 'linear'}, SMALL_MAP, ODD_MAP),
+    'NSTLoss: few channels': Setting({}, STUDENT_MAP, TEACHER_MAP),
+    'NSTLoss: many channels': Setting({}, FLAT_MAP, FLAT_TEACHER_MAP),
+    'ReviewKDLoss': Setting({'mid_channels': 8}, STUDENT_MAPS, TEACHER_MAPS, zero_at_equality=False),
+    'ReviewKDLoss: other sizes': Setting({}, STUDENT_MAPS, random((N, 5, 5, 7), (N, 6, 5, 4), (N, 7, 1, 1)),
+                                         zero_at_equality=False),
+}  # fmt: skip
 
 
 def exported() -> dict[str, type[DistillLoss]]:
@@ -75,36 +102,84 @@ def exported() -> dict[str, type[DistillLoss]]:
 
 
 LOSSES = exported()
+NAMES = {case.split(':')[0] for case in SETTINGS}
 if unlisted := sorted(LOSSES.keys() - SETTINGS.keys()):
     pytest.fail(
         f'{", ".join(unlisted)} of mmkd_plugin.losses without a contract: '
         f'add an entry to SETTINGS in {__file__}, which says how to try a loss',
         pytrace=False,
     )
-if stale := sorted(SETTINGS.keys() - LOSSES.keys()):
+if stale := sorted(NAMES - LOSSES.keys()):
     pytest.fail(
         f'{", ".join(stale)} in SETTINGS of {__file__}, but no DistillLoss in mmkd_plugin.losses.__all__: '
         'export the loss, or remove the entry',
         pytrace=False,
     )
 
-pytestmark = pytest.mark.parametrize('name', SETTINGS)
+names = pytest.mark.parametrize('name', sorted(NAMES))
+cases = pytest.mark.parametrize('case', SETTINGS)
+low_precision = pytest.mark.parametrize('dtype', LOW_PRECISION)
 
 
 @dataclass
 class Trial:
-    """A loss with its connectors built, and what to call it on; the student's taps want gradients."""
+    """A loss with its connectors built, and what to call it on; the student's taps want gradients.
+
+    Attributes:
+        loss: The loss.
+        taps: Those of each side, by the names of ``forward``'s first parameters.
+        needs: What ``forward`` gets besides.
+    """
 
     loss: DistillLoss
-    student: list[Tensor]
-    teacher: list[Tensor]
+    taps: dict[str, list[Tensor]]
     needs: dict[str, Any]
+
+    @property
+    def student(self) -> list[Tensor]:
+        return self.taps.get('student', [])
+
+    @property
+    def teacher(self) -> list[Tensor]:
+        """The taps that are taken as constant."""
+        return [tap for side, taps in self.taps.items() if side != 'student' for tap in taps]
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are connectors."""
+        return bool(list(self.loss.parameters()))
+
+    def sides(self, of: Callable[[Tensor], Any]) -> list[Any]:
+        """What ``forward`` and ``build_connectors`` get, with something of each tap in its place."""
+        several = self.loss.relates_layers
+        return [[of(tap) for tap in taps] if several else of(taps[0]) for taps in self.taps.values()]
 
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
-        taps = ([change(tap) for tap in side] for side in (self.student, self.teacher))
         needs = {key: change(need) if isinstance(need, Tensor) else need for key, need in self.needs.items()}
-        return self.loss(*(side if self.loss.relates_layers else side[0] for side in taps), **needs)
+        return self.loss(*self.sides(change), **needs)
+
+    def floats(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The loss, with a change made to taps only."""
+        return self.value(lambda tensor: change(tensor) if tensor.is_floating_point() else tensor)
+
+    def double(self) -> 'Trial':
+        """In float64."""
+        taps = {side: [tap.detach().double() for tap in taps] for side, taps in self.taps.items()}
+        other = Trial(copy.deepcopy(self.loss).double(), taps, self.needs)
+        return other.wanting()
+
+    def wanting(self) -> 'Trial':
+        for tap in self.student:
+            tap.requires_grad_()
+        return self
+
+    def changed(self, **changes: Callable[[Tensor], Tensor]) -> 'Trial':
+        """With other taps on the sides that are named."""
+        taps = {
+            side: [changes.get(side, torch.clone)(tap.detach()) for tap in taps] for side, taps in self.taps.items()
+        }
+        return Trial(self.loss, taps, self.needs).wanting()
 
     def gradients(self) -> list[Tensor]:
         """Those of the student's taps and of the connectors."""
@@ -112,17 +187,44 @@ class Trial:
         assert None not in gradients
         return [gradient for gradient in gradients if gradient is not None]
 
+    def backward(self, value: Tensor) -> list[Tensor]:
+        """The gradients of a value, and no others added to them."""
+        for tensor in (*self.student, *self.loss.parameters()):
+            tensor.grad = None
+        value.backward()
+        return self.gradients()
 
-def trial(name: str, seed: int = 0, **arguments: Any) -> Trial:
+
+def trial(case: str, seed: int = 0, **arguments: Any) -> Trial:
     """Tries a loss as its setting says; the seed is that of the connectors' weights."""
-    setting = SETTINGS[name]
+    setting = SETTINGS[case]
     generator = torch.Generator().manual_seed(0)
-    student, teacher = setting.student(generator), setting.teacher(generator)
-    loss = LOSSES[name](**{**setting.arguments, **arguments})
-    shapes = ([tap.shape for tap in side] for side in (student, teacher))
+    loss = LOSSES[case.split(':')[0]](**{**setting.arguments, **arguments})
+    made = {side: getattr(setting, side)(generator) for side in getattr(loss, 'sides', SIDES)}
+    needs = {name: NEEDS[name](N) for name in loss.needs}
+    tried = Trial(loss, made, needs).wanting()
     torch.manual_seed(seed)
-    loss.build_connectors(*(side if loss.relates_layers else side[0] for side in shapes))
-    return Trial(loss, [tap.requires_grad_() for tap in student], teacher, setting.needs)
+    loss.build_connectors(*tried.sides(lambda tap: tap.shape))
+    return tried
+
+
+def rows(start: int, stop: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor[start:stop]
+
+
+def columns(count: int) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor[:, :count]
+
+
+def cast(*dtypes: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """To one dtype after the other."""
+
+    def change(tensor: Tensor) -> Tensor:
+        for dtype in dtypes:
+            tensor = tensor.to(dtype)
+        return tensor
+
+    return change
 
 
 def below(registry: Registry) -> Iterator[Registry]:
@@ -131,183 +233,404 @@ def below(registry: Registry) -> Iterator[Registry]:
         yield from below(child)
 
 
-@pytest.mark.openmmlab
-def test_registered_in_the_root_under_its_own_name(name):
-    assert LOSSES[name].__name__ == name
-    assert MODELS.scope == 'mmengine'
-    assert MODELS.module_dict[name] is LOSSES[name]
+class TestDeclaration:
+    """What is known of a loss before it computes anything."""
+
+    pytestmark = [names]
+
+    @pytest.mark.openmmlab
+    def test_registered_in_the_root_under_its_own_name(self, name):
+        assert LOSSES[name].__name__ == name
+        assert MODELS.scope == 'mmengine'
+        assert MODELS.module_dict[name] is LOSSES[name]
+
+    @pytest.mark.openmmlab
+    def test_name_is_free_in_every_other_registry(self, name):
+        import mmdet.models  # noqa: F401
+        import mmpretrain.models  # noqa: F401
+
+        children = list(below(MODELS))
+        assert {'mmdet', 'mmpretrain'} <= {child.scope for child in children}
+        assert [child.scope for child in children if name in child.module_dict] == []
+
+    @pytest.mark.openmmlab
+    @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
+    def test_builds_from_a_config_in_any_scope(self, name, scope):
+        with DefaultScope.overwrite_default_scope(scope):
+            loss = MODELS.build({'type': name, **SETTINGS[name].arguments, 'loss_weight': 0.5})
+        assert type(loss) is LOSSES[name]
+        assert loss.loss_weight == 0.5
+
+    def test_setting_tries_every_argument(self, name):
+        parameters = inspect.signature(LOSSES[name]).parameters
+        arguments = SETTINGS[name].arguments
+        assert {*arguments, 'loss_weight'} == parameters.keys()
+        assert [key for key in arguments if arguments[key] == parameters[key].default] == []
+
+    def test_forward_takes_the_taps_and_what_it_needs(self, name):
+        parameters = list(inspect.signature(LOSSES[name].forward).parameters)
+        assert parameters == ['self', *getattr(LOSSES[name], 'sides', SIDES), *LOSSES[name].needs]
+        assert set(LOSSES[name].needs) <= NEEDS.keys()
+
+    def test_defaults_suffice(self, name):
+        assert 0 < LOSSES[name]().loss_weight < float('inf')
+
+    @pytest.mark.parametrize('weight', [-1, -1e-9, float('nan'), float('inf'), -float('inf'), True, 'much', None, []])
+    def test_wrong_weights_are_refused(self, name, weight):
+        with pytest.raises(ValueError) as error:
+            LOSSES[name](loss_weight=weight)
+        assert f'{name}: loss_weight={weight!r} given, expected' in str(error.value)
+
+    @pytest.mark.parametrize(
+        'value', ['nothing', '', float('nan'), float('inf'), -float('inf'), -1, -0.5, True, 0, None, [], ()]
+    )
+    def test_wrong_arguments_are_refused(self, name, value):
+        """A word is no number, a boolean neither, and nothing else is a boolean."""
+        parameters = inspect.signature(LOSSES[name]).parameters
+        for key in SETTINGS[name].arguments:
+            default = parameters[key].default
+            if isinstance(value, bool) and isinstance(default, bool):
+                continue
+            if (value is None and default is None) or (key in SETTINGS[name].signed and value in (-1, -0.5)):
+                continue
+            if value == 0 and isinstance(value, int) and not isinstance(value, bool) and isinstance(default, float):
+                continue  # some numbers may be 0; the loss's own tests say which
+            with pytest.raises((ValueError, TypeError)) as error:
+                LOSSES[name](**{key: value})
+            assert f'{key}={value!r}' in str(error.value)
+
+    def test_repr_names_the_arguments(self, name):
+        text = repr(trial(name, loss_weight=0.25).loss)
+        assert text.startswith(f'{name}(')
+        for key, given in {**SETTINGS[name].arguments, 'loss_weight': 0.25}.items():
+            shown = f'{given:g}' if isinstance(given, float) else repr(given)
+            assert f'{key}={shown}' in text
+
+    def test_docs_name_the_paper(self, name):
+        module = sys.modules[LOSSES[name].__module__]
+        functions = [
+            item for item in vars(module).values() if inspect.isfunction(item) and item.__module__ == module.__name__
+        ]
+        docs = [module.__doc__, LOSSES[name].__doc__, *(function.__doc__ for function in functions)]
+        assert any('arXiv' in (text or '') for text in docs)
 
 
-@pytest.mark.openmmlab
-def test_name_is_free_in_every_other_registry(name):
-    import mmdet.models  # noqa: F401
-    import mmpretrain.models  # noqa: F401
+@cases
+class TestValue:
+    def test_finite_scalar_not_below_zero(self, case):
+        value = trial(case).value()
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+        assert value >= 0
 
-    children = list(below(MODELS))
-    assert {'mmdet', 'mmpretrain'} <= {child.scope for child in children}
-    assert [child.scope for child in children if name in child.module_dict] == []
+    def test_every_argument_counts(self, case):
+        parameters = inspect.signature(LOSSES[case.split(':')[0]]).parameters
+        for key in SETTINGS[case].arguments:
+            if ':' in case and key == 'regressor':
+                continue  # its default may not fit; the entry under the loss's own name tries it
+            assert trial(case, **{key: parameters[key].default}).value() != trial(case).value(), key
 
+    def test_linear_in_the_weight(self, case):
+        value = trial(case, loss_weight=1.0).value()
+        assert value > 0
+        for weight in (0.25, 30.0):
+            torch.testing.assert_close(trial(case, loss_weight=weight).value(), weight * value)
 
-@pytest.mark.openmmlab
-@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
-def test_builds_from_a_config_in_any_scope(name, scope):
-    with DefaultScope.overwrite_default_scope(scope):
-        loss = MODELS.build({'type': name, **SETTINGS[name].arguments, 'loss_weight': 0.5})
-    assert type(loss) is LOSSES[name]
-    assert loss.loss_weight == 0.5
+    def test_weight_zero_gives_exactly_zero(self, case):
+        weightless = trial(case, loss_weight=0.0)
+        value = weightless.value()
+        assert value == 0
+        assert all((gradient == 0).all() for gradient in weightless.backward(value))
 
+    def test_equal_taps_give_zero_and_no_slope(self, case):
+        if not SETTINGS[case].zero_at_equality:
+            pytest.skip('is not zero at equality')
+        tried = trial(case)
+        for one, atol in ((tried, 1e-6), (tried.double(), 1e-12)):
+            same = Trial(one.loss, {side: [t.detach().clone() for t in one.student] for side in one.taps}, one.needs)
+            value = same.wanting().value()
+            assert abs(value.item()) <= atol * same.loss.loss_weight
+            assert all(gradient.abs().max() <= atol * same.loss.loss_weight for gradient in same.backward(value))
 
-def test_setting_tries_every_argument_and_need(name):
-    parameters = inspect.signature(LOSSES[name]).parameters
-    arguments = SETTINGS[name].arguments
-    assert {*arguments, 'loss_weight'} == parameters.keys()
-    assert [key for key in arguments if arguments[key] == parameters[key].default] == []
-    assert SETTINGS[name].needs.keys() == set(LOSSES[name].needs)
+    def test_mean_over_the_batch(self, case):
+        if not SETTINGS[case].batch_mean:
+            pytest.skip('is no mean over the samples')
+        tried = trial(case)
+        torch.testing.assert_close(tried.value(lambda tensor: torch.cat([tensor, tensor])), tried.value())
 
+    def test_mean_of_the_samples_values_in_any_order(self, case):
+        """By running statistics, where there are some: those of a batch are of the whole batch."""
+        tried = trial(case).double()
+        order = torch.tensor([2, 0, 3, 1])
+        torch.testing.assert_close(tried.value(lambda tensor: tensor[order]), tried.value())
+        if not SETTINGS[case].by_sample:
+            pytest.skip('samples have no values of their own')
+        tried.loss.eval()
+        alone = [tried.value(rows(i, i + 1)) for i in range(N)]
+        torch.testing.assert_close(tried.value(), torch.stack(alone).mean())
 
-def test_defaults_suffice(name):
-    assert 0 < LOSSES[name]().loss_weight < float('inf')
-
-
-def test_forward_takes_the_taps_and_what_it_needs(name):
-    parameters = list(inspect.signature(LOSSES[name].forward).parameters)
-    assert parameters == ['self', 'student', 'teacher', *LOSSES[name].needs]
-
-
-def test_value_is_a_finite_scalar_not_below_zero(name):
-    value = trial(name).value()
-    assert value.shape == ()
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    assert value >= 0
-
-
-def test_every_argument_counts(name):
-    parameters = inspect.signature(LOSSES[name]).parameters
-    for key in SETTINGS[name].arguments:
-        assert trial(name, **{key: parameters[key].default}).value() != trial(name).value(), key
-
-
-def test_linear_in_the_weight(name):
-    value = trial(name, loss_weight=1.0).value()
-    assert value > 0
-    for weight in (0.25, 30.0):
-        torch.testing.assert_close(trial(name, loss_weight=weight).value(), weight * value)
-
-
-def test_weight_zero_gives_exactly_zero(name):
-    weightless = trial(name, loss_weight=0.0)
-    value = weightless.value()
-    assert value == 0
-    value.backward()
-    assert all((gradient == 0).all() for gradient in weightless.gradients())
-
-
-def test_gradient_reaches_the_student_and_every_connector(name):
-    tried = trial(name)
-    tried.value().backward()
-    for gradient in tried.gradients():
-        assert gradient.isfinite().all()
-        assert gradient.abs().sum() > 0
-
-
-def test_no_gradient_reaches_the_teacher(name):
-    tried = trial(name)
-    for tap in tried.teacher:
-        tap.requires_grad_()
-    tried.value().backward()
-    assert [tap.grad for tap in tried.teacher] == [None] * len(tried.teacher)
-
-
-def test_tensors_stay_as_they_are(name):
-    tried = trial(name)
-    before = copy.deepcopy((tried.student, tried.teacher, tried.needs))
-    tried.value().backward()
-    torch.testing.assert_close((tried.student, tried.teacher, tried.needs), before, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_float32_under_autocast(name, dtype):
-    tried = trial(name)
-    expected = tried.value()
-    with torch.autocast('cpu', dtype=dtype):
+    def test_same_value_each_time_and_statistics_change_in_training_only(self, case):
+        tried = trial(case)
+        statistics = copy.deepcopy(list(tried.loss.buffers()))
+        tried.loss.eval()
         value = tried.value()
-        of_halves = tried.value(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-    assert value.dtype == of_halves.dtype == torch.float32
-    assert of_halves.isfinite()
-    # a learnable connector may run in half precision, the loss itself may not
-    torch.testing.assert_close(value, expected, rtol=0.05 if list(tried.loss.parameters()) else 0, atol=0)
-    (value + of_halves).backward()
-    assert all(gradient.isfinite().all() for gradient in tried.gradients())
+        assert tried.value() == value
+        torch.testing.assert_close(list(tried.loss.buffers()), statistics, rtol=0, atol=0)
+        in_training = tried.loss.train() and tried.value()
+        changed = [not torch.equal(a, b) for a, b in zip(tried.loss.buffers(), statistics, strict=True)]
+        assert all(changed) if statistics else in_training == value
+
+    def test_memory_format_is_free(self, case):
+        tried = trial(case)
+        expected = tried.value()
+        gradients = [gradient.clone() for gradient in tried.backward(expected)]
+
+        def laid_out(tensor: Tensor) -> Tensor:
+            last = tensor.dim() - 1
+            return tensor.transpose(0, last).contiguous().transpose(0, last) if last else tensor
+
+        for change in (
+            laid_out,
+            lambda tensor: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor,
+        ):
+            value = trial(case).value(change)
+            torch.testing.assert_close(value, expected)
+            other = trial(case)
+            for found, wanted in zip(other.backward(other.value(change)), gradients, strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+    def test_state_dict_round_trip(self, case):
+        tried, other = trial(case, seed=0), trial(case, seed=1)
+        state = copy.deepcopy(tried.loss.state_dict())
+        other.loss.load_state_dict(state, strict=True)
+        torch.testing.assert_close(other.loss.state_dict(), state, rtol=0, atol=0)
+        assert other.value() == tried.value()
+
+    def test_deepcopy(self, case):
+        tried = trial(case)
+        twin = copy.deepcopy(tried.loss)
+        assert repr(twin) == repr(tried.loss)
+        assert not {id(p) for p in twin.parameters()} & {id(p) for p in tried.loss.parameters()}
+        value = tried.value()
+        tried.loss = twin
+        assert tried.value() == value
 
 
-def test_mean_over_the_batch(name):
-    if not SETTINGS[name].batch_mean:
-        pytest.skip('is no mean over the samples')
-    tried = trial(name)
-    torch.testing.assert_close(tried.value(lambda tensor: torch.cat([tensor, tensor])), tried.value())
+@cases
+class TestGradient:
+    def test_reaches_the_student_and_every_connector(self, case):
+        tried = trial(case)
+        for gradient in tried.backward(tried.value()):
+            assert gradient.isfinite().all()
+            assert gradient.abs().sum() > 0
+
+    def test_does_not_reach_the_teacher(self, case):
+        tried = trial(case)
+        for tap in tried.teacher:
+            tap.requires_grad_()
+        tried.value().backward()
+        assert [tap.grad for tap in tried.teacher] == [None] * len(tried.teacher)
+
+    @pytest.mark.parametrize('training', [True, False])
+    def test_is_that_of_the_value(self, case, training):
+        """gradcheck in float64, along random directions, by the student's taps and by the connectors' parameters."""
+        tried = trial(case, **SETTINGS[case].smooth).double()
+        tried.loss.train(training)
+        names = [name for name, _ in tried.loss.named_parameters()]
+        count = len(tried.student)
+
+        def value(*tensors: Tensor) -> Tensor:
+            taps = tried.taps | ({'student': list(tensors[:count])} if count else {})
+            given = Trial(tried.loss, taps, tried.needs).sides(lambda tap: tap)
+            parameters = dict(zip(names, tensors[count:], strict=True))
+            return torch.func.functional_call(tried.loss, parameters, tuple(given), tried.needs)
+
+        tensors = (*tried.student, *tried.loss.parameters())
+        assert torch.autograd.gradcheck(value, tensors, fast_mode=True, atol=1e-5)
+
+    def test_tensors_stay_as_they_are(self, case):
+        tried = trial(case)
+        before = copy.deepcopy((tried.taps, tried.needs))
+        tried.value().backward()
+        torch.testing.assert_close((tried.taps, tried.needs), before, rtol=0, atol=0)
 
 
-def test_batch_of_one(name):
-    tried = trial(name)
-    value = tried.value(lambda tensor: tensor[:1])
-    assert value.isfinite()
-    value.backward()
-    assert all(gradient.isfinite().all() for gradient in tried.gradients())
+class TestPrecision:
+    @low_precision
+    @cases
+    def test_float32_under_autocast(self, case, dtype):
+        tried = trial(case)
+        expected = tried.value()
+        gradients = [gradient.clone() for gradient in tried.backward(expected)]
+        with torch.autocast('cpu', dtype=dtype):
+            value = tried.value()
+            of_halves = tried.floats(lambda tap: tap.to(dtype))
+        assert value.dtype == of_halves.dtype == torch.float32
+        assert of_halves.isfinite()
+        # a learnable connector may run in half precision, the loss itself may not
+        torch.testing.assert_close(value, expected, rtol=0.05 if tried.learns else 0, atol=0)
+        # backward runs outside, as torch advises and mmengine does: autocast would reach its products
+        found = tried.backward(value)
+        assert all(gradient.isfinite().all() for gradient in found)
+        if not tried.learns:
+            torch.testing.assert_close(found, gradients, rtol=0, atol=0)
+        assert all(gradient.isfinite().all() for gradient in tried.backward(of_halves))
+
+    @low_precision
+    @cases
+    @pytest.mark.parametrize('scale', [1, 1000])
+    def test_half_precision_taps_are_raised(self, case, dtype, scale):
+        """To values whose squares are more than float16 holds."""
+        if trial(case).learns:
+            pytest.skip('connectors are run by autocast')
+        scaled = trial(case).changed(**dict.fromkeys(SIDES, lambda tap: scale * tap))
+        half, single = (
+            scaled.changed(**dict.fromkeys(SIDES, change)) for change in (cast(dtype), cast(dtype, torch.float32))
+        )
+        value, expected = half.value(), single.value()
+        assert value.dtype == torch.float32
+        assert value == expected
+        assert half.changed(teacher=Tensor.float).value() == expected
+        for found, wanted in zip(half.backward(value), single.backward(expected), strict=True):
+            assert found.dtype == dtype
+            torch.testing.assert_close(found, wanted.to(dtype))
+
+    @cases
+    def test_float32_is_as_good_as_float64(self, case):
+        tried = trial(case)
+        value, exact = tried.value(), tried.double().value()
+        torch.testing.assert_close(value.double(), exact, rtol=1e-4, atol=1e-6 * tried.loss.loss_weight)
 
 
-def test_equal_taps_give_zero(name):
-    if not SETTINGS[name].zero_at_equality:
-        pytest.skip('is not zero at equality')
-    tried = trial(name)
-    tried.teacher = [tap.detach().clone() for tap in tried.student]
-    value = tried.value()
-    torch.testing.assert_close(value, torch.zeros(()), rtol=0, atol=1e-6)
-    value.backward()
-    for gradient in tried.gradients():
-        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
+def dead_channel(tap: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(tap[:, :1]), tap[:, 1:]], 1)
 
 
-def test_same_value_each_time_and_in_eval_mode(name):
-    tried = trial(name)
-    if list(tried.loss.buffers()):
-        pytest.skip('keeps statistics')
-    value = tried.value()
-    assert tried.value() == value
-    tried.loss.eval()
-    assert tried.value() == value
+EXTREMES: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+    'dead student': {'student': torch.zeros_like},
+    'dead teacher': {'teacher': torch.zeros_like},
+    'both dead': {'student': torch.zeros_like, 'teacher': torch.zeros_like},
+    'one image of each dead': {side: lambda tap: tap * (torch.arange(N) != 1).view(-1, *[1] * (tap.dim() - 1))
+                               for side in SIDES},
+    'dead channels': {'student': dead_channel, 'teacher': dead_channel},
+    'many zeros': {'student': torch.relu, 'teacher': torch.relu},
+    'constant': {'student': torch.ones_like, 'teacher': torch.ones_like},
+    'large': {'student': lambda tap: 1e4 * tap, 'teacher': lambda tap: -1e4 * tap},
+    'small': {'student': lambda tap: 1e-8 * tap, 'teacher': lambda tap: 1e-8 * tap},
+    'large against small': {'student': lambda tap: 1e4 * tap, 'teacher': lambda tap: 1e-8 * tap},
+}  # fmt: skip
 
 
-def test_state_dict_round_trip(name):
-    tried, other = trial(name, seed=0), trial(name, seed=1)
-    state = copy.deepcopy(tried.loss.state_dict())
-    other.loss.load_state_dict(state, strict=True)
-    torch.testing.assert_close(other.loss.state_dict(), state, rtol=0, atol=0)
-    assert other.value() == tried.value()
+class TestExtremes:
+    @cases
+    @pytest.mark.parametrize('extreme', EXTREMES)
+    def test_stay_finite(self, case, extreme):
+        tried = trial(case).changed(**EXTREMES[extreme])
+        value = tried.value()
+        assert value.isfinite()
+        assert value >= -1e-6 * tried.loss.loss_weight
+        assert all(gradient.isfinite().all() for gradient in tried.backward(value))
+        # of values that float16 does not hold, or whose slopes it does not
+        if not tried.learns and not {'large', 'small'} & set(extreme.split()):
+            half = tried.changed(student=Tensor.half, teacher=Tensor.half)
+            value = half.value()
+            assert value.isfinite()
+            assert all(gradient.isfinite().all() for gradient in half.backward(value))
+
+    @pytest.mark.parametrize('case', [case for case in SETTINGS if LOSSES[case.split(':')[0]].compares_logits])
+    def test_saturated_logits(self, case):
+        """Every pair of rows whose entries are -1e4, 0 or 1e4."""
+        values = torch.tensor([-1e4, 0.0, 1e4])
+        rows = torch.cartesian_prod(values, values, values)
+        count = len(rows)
+        taps = {'student': [rows.repeat_interleave(count, 0)], 'teacher': [rows.repeat(count, 1)]}
+        for temperature in (1.0, 4.0):
+            loss = trial(case, temperature=temperature).loss
+            tried = Trial(loss, copy.deepcopy(taps), {name: NEEDS[name](count**2) for name in loss.needs}).wanting()
+            value, exact = tried.value(), (double := tried.double()).value()
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-7)
+            slope, exact_slope = tried.backward(value)[0].clone(), double.backward(exact)[0]
+            torch.testing.assert_close(slope.double(), exact_slope, rtol=1e-3, atol=1e-6)
+            for dtype in LOW_PRECISION:
+                with torch.autocast('cpu', dtype=dtype):
+                    again = tried.value()
+                assert again == value
+                torch.testing.assert_close(tried.backward(again)[0], slope, rtol=0, atol=0)
+                half = tried.changed(**dict.fromkeys(SIDES, cast(dtype)))
+                rounded = tried.changed(**dict.fromkeys(SIDES, cast(dtype, torch.float32)))
+                assert half.value() == rounded.value()
+                assert half.backward(half.value())[0].isfinite().all()
+
+    @cases
+    @pytest.mark.parametrize('training', [True, False])
+    @pytest.mark.parametrize('precision', ['float32', 'float64'])
+    def test_empty_batch_gives_zero_with_a_graph(self, case, training, precision):
+        tried = trial(case)
+        tried = tried.double() if precision == 'float64' else tried
+        tried.loss.train(training)
+        value = tried.value(rows(0, 0))
+        assert value == 0
+        assert all((gradient == 0).all() for gradient in tried.backward(value))
+        assert all(buffer.isfinite().all() for buffer in tried.loss.buffers())
+
+    @cases
+    @pytest.mark.parametrize('training', [True, False])
+    def test_batch_of_one(self, case, training):
+        tried = trial(case)
+        tried.loss.train(training)
+        value = tried.value(rows(0, 1))
+        assert value.isfinite()
+        assert all(gradient.isfinite().all() for gradient in tried.backward(value))
 
 
-def test_deepcopy(name):
-    tried = trial(name)
-    twin = copy.deepcopy(tried.loss)
-    assert repr(twin) == repr(tried.loss)
-    assert not {id(p) for p in twin.parameters()} & {id(p) for p in tried.loss.parameters()}
-    value = tried.value()
-    tried.loss = twin
-    assert tried.value() == value
+class TestRefusals:
+    @cases
+    @pytest.mark.parametrize('teachers', [1, 2])
+    def test_other_batches(self, case, teachers):
+        """One teacher row would broadcast."""
+        tried = trial(case).changed(teacher=rows(0, teachers))
+        with pytest.raises(ValueError, match='expected') as error:
+            tried.value()
+        assert f'({teachers}, ' in str(error.value)
+        assert f'({N}, ' in str(error.value)
 
+    @cases
+    @pytest.mark.parametrize('change', [lambda tap: tap[:, 0], lambda tap: tap[..., None]], ids=['fewer', 'more'])
+    @pytest.mark.parametrize('which', [SIDES, SIDES[:1], SIDES[1:]], ids=['both', 'student', 'teacher'])
+    def test_other_dimensions(self, case, which, change):
+        """Where connectors are built, or at the latest when they are called."""
+        tried = trial(case).changed(**dict.fromkeys(which, change))
+        with pytest.raises(ValueError, match='expected') as error:
+            tried.loss.build_connectors(*tried.sides(lambda tap: tap.shape))
+            tried.value()
+        for side in which:
+            assert any(str(tuple(tap.shape)) in str(error.value) for tap in tried.taps[side])
 
-def test_repr_names_the_arguments(name):
-    text = repr(trial(name, loss_weight=0.25).loss)
-    assert text.startswith(f'{name}(')
-    for key, given in {**SETTINGS[name].arguments, 'loss_weight': 0.25}.items():
-        shown = f'{given:g}' if isinstance(given, float) else repr(given)
-        assert f'{key}={shown}' in text
+    @pytest.mark.parametrize('case', [case for case in SETTINGS if LOSSES[case.split(':')[0]].compares_logits])
+    def test_logits_of_other_classes(self, case):
+        for fewer in (1, 2, CLASSES - 1):
+            tried = trial(case).changed(teacher=columns(fewer))
+            with pytest.raises(ValueError, match='expected two tensors of the same shape') as error:
+                tried.value()
+            assert all(str(tuple(tap.shape)) in str(error.value) for tap in (*tried.student, *tried.teacher))
 
-
-def test_docs_name_the_paper(name):
-    module = sys.modules[LOSSES[name].__module__]
-    functions = [
-        item for item in vars(module).values() if inspect.isfunction(item) and item.__module__ == module.__name__
-    ]
-    docs = [module.__doc__, LOSSES[name].__doc__, *(function.__doc__ for function in functions)]
-    assert any('arXiv' in (text or '') for text in docs)
+    @pytest.mark.parametrize('case', [case for case in SETTINGS if 'labels' in LOSSES[case.split(':')[0]].needs])
+    def test_labels(self, case):
+        """Soft ones, those of other rows, and numbers that are no class; any integers will do."""
+        tried = trial(case)
+        value, labels = tried.value(), tried.needs['labels']
+        for dtype in (torch.int32, torch.uint8, torch.int16):
+            tried.needs = {'labels': labels.to(dtype)}
+            assert tried.value() == value
+        soft = [labels + 0.5, torch.full((N, CLASSES), 1 / CLASSES), labels > 0]
+        shapes = [labels[:-1], torch.cat([labels, labels]), labels[:1], labels[:, None], labels[0]]
+        for wrong, kind in [*((x, TypeError) for x in soft), *((x, ValueError) for x in shapes)]:
+            tried.needs = {'labels': wrong}
+            with pytest.raises(kind, match='labels'):
+                tried.value()
+        for label in (-1, CLASSES, 255):
+            tried.needs = {'labels': torch.tensor([0, 1, 2, label])}
+            with pytest.raises((ValueError, IndexError, RuntimeError), match=str(label)):
+                tried.value()
