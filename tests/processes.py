@@ -35,7 +35,7 @@ IMPORTED_ONCE = [
 ]  # fmt: skip
 
 # where there is a GPU, imports look for it, and a fork of a process that has done so cannot use it
-_context = multiprocessing.get_context('spawn' if torch.cuda.is_available() else 'forkserver')
+_context: Any = multiprocessing.get_context('spawn' if torch.cuda.is_available() else 'forkserver')
 _context.set_forkserver_preload(IMPORTED_ONCE)
 
 
