@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('datasets', 'engine', 'evaluation', 'models', 'structures', 'visualization')
 IMPORTED_ONCE = [
@@ -32,7 +34,8 @@ IMPORTED_ONCE = [
     *(f'{package}.{part}' for package in ('mmpretrain', 'mmdet') for part in PARTS),
 ]  # fmt: skip
 
-_context = multiprocessing.get_context('forkserver')
+# where there is a GPU, imports look for it, and a fork of a process that has done so cannot use it
+_context: Any = multiprocessing.get_context('spawn' if torch.cuda.is_available() else 'forkserver')
 _context.set_forkserver_preload(IMPORTED_ONCE)
 
 

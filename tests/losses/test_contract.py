@@ -38,7 +38,7 @@ class Setting(NamedTuple):
         arguments: For the constructor. The entry under the loss's own name has all of them except ``loss_weight``,
             and not the defaults.
         student: Makes the student's taps: one, or several for a loss that relates layers.
-        teacher: The same for the teacher.
+        teacher: The same for the teacher; one for each of several teachers.
         zero_at_equality: Equal taps of student and teacher give 0.
         batch_mean: The value is a mean over samples, so that a batch given twice has the same.
         by_sample: And each sample has its own, whatever else is in the batch.
@@ -152,7 +152,10 @@ class Trial:
     def sides(self, of: Callable[[Tensor], Any]) -> list[Any]:
         """What ``forward`` and ``build_connectors`` get, with something of each tap in its place."""
         several = self.loss.relates_layers
-        return [[of(tap) for tap in taps] if several else of(taps[0]) for taps in self.taps.values()]
+        return [
+            [of(tap) for tap in taps] if several or side == 'teachers' else of(taps[0])
+            for side, taps in self.taps.items()
+        ]
 
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
@@ -175,9 +178,10 @@ class Trial:
         return self
 
     def changed(self, **changes: Callable[[Tensor], Tensor]) -> 'Trial':
-        """With other taps on the sides that are named."""
+        """With other taps on the sides that are named; ``teacher`` names ``teachers`` as well."""
         taps = {
-            side: [changes.get(side, torch.clone)(tap.detach()) for tap in taps] for side, taps in self.taps.items()
+            side: [changes.get(side.removesuffix('s'), torch.clone)(tap.detach()) for tap in taps]
+            for side, taps in self.taps.items()
         }
         return Trial(self.loss, taps, self.needs).wanting()
 
@@ -200,7 +204,8 @@ def trial(case: str, seed: int = 0, **arguments: Any) -> Trial:
     setting = SETTINGS[case]
     generator = torch.Generator().manual_seed(0)
     loss = LOSSES[case.split(':')[0]](**{**setting.arguments, **arguments})
-    made = {side: getattr(setting, side)(generator) for side in getattr(loss, 'sides', SIDES)}
+    sides = getattr(loss, 'sides', SIDES)
+    made = {side: (setting.student if side == 'student' else setting.teacher)(generator) for side in sides}
     needs = {name: NEEDS[name](N) for name in loss.needs}
     tried = Trial(loss, made, needs).wanting()
     torch.manual_seed(seed)
