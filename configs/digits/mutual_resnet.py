@@ -3,9 +3,12 @@
 # `tools/publish_model.py --peer peer` writes the other.
 _base_ = 'resnet_student.py'
 
-losses = dict(
-    loss_kl=dict(type='KDLoss', on='head.fc', temperature=1.0),
-    loss_kl_peer=dict(type='KDLoss', on='head.fc', temperature=1.0, learner='peer'),
+model = dict(
+    type='Distilled',
+    student='ImageClassifier',
+    teachers=dict(peer=dict(type='Peer', model=dict(_base_.model))),
+    losses=dict(
+        loss_kl=dict(type='KDLoss', on='head.fc', temperature=1.0),
+        loss_kl_peer=dict(type='KDLoss', on='head.fc', temperature=1.0, learner='peer'),
+    ),
 )
-peer = dict(type='Peer', model=dict(_base_.model))
-model = dict(type='Distilled', student='ImageClassifier', teachers=dict(peer=peer), losses=losses)

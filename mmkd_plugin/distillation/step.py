@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ..facts import Batch, TrainingData
-from ..networks import BoxBranch, Network, Tap, Taps, network_of, probe
+from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, Peer, SizesBeforePadding, Source
+from .config import check_input_shape, check_losses, read_task_loss
 from .finite import FiniteGuard
 from .phases import Phases
 from .plan import Plan, Planner
-from .resuming import compare_with_resumed
+from .resume_check import compare_with_resumed
 from .routes import Routes
-from .spec import check_input_shape, check_losses, read_task_loss
 from .term import Term
 
 
@@ -116,7 +116,7 @@ class Distillation(nn.Module):
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
-        recorded, self._clone = probe(student, images, self.routes.asked('student', self.terms), branches)
+        recorded, self._clone = dry_run(student, images, self.routes.asked('student', self.terms), branches)
         batch = Batch.example(images, branches)
         batch.values['student'] = recorded.values()
         taught: dict[str, dict[Tap, Tensor]] = {}

@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets.indexed import index_training_data
-from ..distillation.resuming import compare_with_checkpoint
+from ..distillation.resume_check import compare_with_checkpoint
 from ..facts import TrainingData
 
 

@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 from ..options import check_mapping, check_number
 from ..randomness import keep_random_state
 from .distill import DistillHook
-from .teacher_paths import check_paths
+from .teacher_check import check_paths
 
 
 @HOOKS.register_module()

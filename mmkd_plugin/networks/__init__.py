@@ -1,8 +1,8 @@
 """Networks: running one as far as somebody reads it, and what the values mean."""
 
-from .detectors import KINDS, network_of
+from .dry_run import dry_run, evaluating
+from .kinds import KINDS, network_of
 from .network import Network
-from .passes import evaluating, probe
 from .recording import Taps
 from .regions import BoxBranch, Region, example_rois
 from .taps import Tap, TapError, find_module
@@ -15,9 +15,9 @@ __all__ = [
     'Tap',
     'TapError',
     'Taps',
+    'dry_run',
     'evaluating',
     'example_rois',
     'find_module',
     'network_of',
-    'probe',
 ]

@@ -1,7 +1,7 @@
 """The one face of a network: how it runs as far as somebody reads it, and what the values mean.
 
 Everything that has to know what kind of network a student or a teacher is asks here. A kind that needs more than
-images in and values out is one more subclass, listed in `KINDS`.
+images in and values out is one more subclass, listed in kinds.py.
 """
 
 import logging

@@ -1,12 +1,12 @@
 """Where knowledge comes from: each kind of teacher, and what a config says of one."""
 
+from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 from .frozen import Frozen
 from .labels import Labels
 from .own import Own
 from .peer import Peer
 from .preprocessing import SizesBeforePadding
 from .source import SOURCES, Source, build_source
-from .spec import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 
 __all__ = [
     'DISTILLED_KEYS',

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..facts import Batch, Sizes
 from ..files.checkpoint import fingerprint
-from ..networks import BoxBranch, Network, Tap, Taps, example_rois, network_of, probe
+from ..networks import BoxBranch, Network, Tap, Taps, dry_run, example_rois, network_of
 from ..randomness import keep_random_state
+from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .folding import ConvNormPairs, fold, use_channels_last
 from .preprocessing import Renormalize
 from .source import SOURCES, Source, Wanted
-from .spec import NETWORK_KEYS, TeacherSpec, build_teacher
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
@@ -113,7 +113,7 @@ class Frozen(Source):
         self.wanted = dict(taps)
         self._input_shape = tuple(batch.images.shape)
         own = next(self.model.parameters(), batch.images)
-        recorded, self._clone = probe(self.face, batch.images.to(own), self.taps, self.branches)
+        recorded, self._clone = dry_run(self.face, batch.images.to(own), self.taps, self.branches)
         self._calls = recorded.counts
         return {tap: value.to(batch.images.device) for tap, value in recorded.values().items()}
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..facts import Batch
 from ..files.checkpoint import fingerprint
-from ..networks import Network, Tap, Taps, network_of, probe
+from ..networks import Network, Tap, Taps, dry_run, network_of
+from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .preprocessing import Renormalize
 from .source import SOURCES, Source, Wanted
-from .spec import NETWORK_KEYS, TeacherSpec, build_teacher
 
 
 @SOURCES.register_module()
@@ -90,7 +90,7 @@ class Peer(Source):
                     'compare backbones, necks or dense heads'
                 )
         own = next(self.model.parameters(), batch.images)
-        recorded, self._clone = probe(network, batch.images.to(own), taps)
+        recorded, self._clone = dry_run(network, batch.images.to(own), taps)
         return {tap: value.to(batch.images.device) for tap, value in recorded.values().items()}
 
     def load(self) -> None:

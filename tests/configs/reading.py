@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmkd_plugin.distillation import spec
+from mmkd_plugin.distillation.config import read_on as read_sides
 from mmkd_plugin.networks import Tap, Taps
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 from tools.recipes import CONFIGS, Recipe, read
@@ -106,7 +106,7 @@ def _network(model: str, device: str) -> Any:
 
 def read_on(on: Any) -> dict[str, list[str]]:
     """The paths that `on` names, by side."""
-    return {side: [str(tap) for tap in taps] for side, taps in spec.read_on(on, 'loss').items()}
+    return {side: [str(tap) for tap in taps] for side, taps in read_sides(on, 'loss').items()}
 
 
 def record(model: Any, paths: Iterable[str], call: Any) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def probe(
+def dry_run(
     network: Network,
     images: Tensor,
     taps: Iterable[Tap],

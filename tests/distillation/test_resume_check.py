@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_plugin.distillation import resuming
+from mmkd_plugin.distillation import resume_check
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import digits_cfg, runner_of
 
@@ -80,7 +80,7 @@ def test_weights_alone_may_start_another_run(tmp_path, first):
 
 def test_another_teacher_is_said(tmp_path, first, monkeypatch):
     said = []
-    monkeypatch.setattr(resuming, 'print_log', lambda text, *_: said.append(text))
+    monkeypatch.setattr(resume_check, 'print_log', lambda text, *_: said.append(text))
     cfg = resumed(tmp_path, first, {'loss_a': HINT, 'loss_b': TWIN})
     train(cfg)
     assert not said
@@ -95,7 +95,7 @@ def test_another_teacher_is_said(tmp_path, first, monkeypatch):
 
 def test_a_checkpoint_of_before_is_compared_by_its_weights(first):
     checkpoint = read_checkpoint(first)
-    del checkpoint['message_hub']['runtime_info'][resuming.KEY]
+    del checkpoint['message_hub']['runtime_info'][resume_check.KEY]
 
     shape = checkpoint['state_dict']['distill.losses.loss_a.0.regressor.0.weight'].shape
 
@@ -112,6 +112,6 @@ def test_a_checkpoint_of_before_is_compared_by_its_weights(first):
                 self.losses[name] = nn.ModuleList([entry])
 
     same, other = Of('loss_a', 'loss_b'), Of('loss_a')
-    resuming.compare_with_checkpoint(same, checkpoint)
+    resume_check.compare_with_checkpoint(same, checkpoint)
     with pytest.raises(ValueError, match='loss_b'):
-        resuming.compare_with_checkpoint(other, checkpoint)
+        resume_check.compare_with_checkpoint(other, checkpoint)

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmkd_plugin.datasets import Digits
-from mmkd_plugin.kcd.mixtures import refuse_mixtures
+from mmkd_plugin.kcd.refuse_mixed import refuse_mixtures
 from tests.end_to_end.helpers import runner_of
 from tests.kcd.test_hook import config, hook_of, trained
 

@@ -1,6 +1,6 @@
 """Running networks for their taps."""
 
-from mmkd_plugin.networks.passes import evaluating
+from mmkd_plugin.networks.dry_run import evaluating
 
 
 def test_evaluating_restores_each_modules_mode(student):

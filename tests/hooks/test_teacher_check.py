@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_plugin import distill
-from mmkd_plugin.hooks import teacher_paths
-from mmkd_plugin.hooks.teacher_paths import check_paths
+from mmkd_plugin.hooks import teacher_check
+from mmkd_plugin.hooks.teacher_check import check_paths
 from tests.conftest import KD, build, student_cfg, trained_like
 from tests.end_to_end.helpers import digits_cfg, runner_of
 
@@ -42,7 +42,7 @@ class Loader(Dataset):
 @pytest.fixture
 def said(monkeypatch):
     texts: list[str] = []
-    monkeypatch.setattr(teacher_paths, 'print_log', lambda text, *_: texts.append(text))
+    monkeypatch.setattr(teacher_check, 'print_log', lambda text, *_: texts.append(text))
     return texts
 
 

@@ -1,18 +1,14 @@
-"""Contracts with the networks, each with a small user through the Runner or a training step.
-
-Taps that count and write, needs that a batch answers, facts before training.
-"""
+"""Taps that count calls and taps that write, each through a training step and the Runner."""
 
 import copy
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from mmengine.registry import MODELS
 
 from mmkd_plugin import distill
-from mmkd_plugin.losses import DistillLoss, fitnet_loss, kd_loss
-from tests.conftest import KD, batch, build, student_cfg, trained_like
+from mmkd_plugin.losses import fitnet_loss, kd_loss
+from tests.conftest import KD, batch, student_cfg, trained_like
 from tests.detection import batch as scenes
 from tests.detection import detector, faster_rcnn_cfg, one_stage_cfg
 from tests.end_to_end.helpers import digits_cfg, runner_of
@@ -209,107 +205,3 @@ class TestWritingTaps:
         whole = runner_of(config(tmp_path / 'whole')).train().state_dict()
         kill(config(tmp_path / 'part'), 5)
         torch.testing.assert_close(resumed(config(tmp_path / 'part')).state_dict(), whole, rtol=0, atol=0)
-
-
-@MODELS.register_module()
-class LookingLoss(DistillLoss):
-    """Remembers what it was told."""
-
-    needs: ClassVar[tuple[str, ...]] = ('boxes', 'box_labels', 'image_sizes', 'assignments', 'iteration')
-    seen: ClassVar[list[Any]] = []
-
-    def forward(self, student, teacher, boxes, box_labels, image_sizes, assignments, iteration):
-        self.seen.append((boxes, box_labels, image_sizes, assignments, iteration))
-        return self.loss_weight * (student - teacher).square().mean()
-
-
-class TestNeedsOfDetectors:
-    @pytest.mark.parametrize(('kind', 'calls'), [('RetinaNet', 5), ('GFL', 5), ('FCOS', 1)])
-    def test_assignments_are_the_students_own(self, kind, calls, monkeypatch):
-        from mmengine.logging import MessageHub
-
-        cfg = one_stage_cfg(kind)
-        losses = {'loss_look': {'type': 'LookingLoss', 'on': 'bbox_head[0][0]'}}
-        model = distill(detector(cfg), losses, teacher=detector(cfg, 1)).train()
-        told, original = [], model.bbox_head.get_targets
-
-        def get_targets(*args, **kwargs):
-            told.append(original(*args, **kwargs))
-            return told[-1]
-
-        monkeypatch.setattr(model.bbox_head, 'get_targets', get_targets)
-        MessageHub.get_current_instance().update_info('epoch', 0)
-        MessageHub.get_current_instance().update_info('iter', 7)
-        data = scenes()
-        expected = copy.deepcopy(data['data_samples'])
-        LookingLoss.seen.clear()
-        model(**data, mode='loss')
-        boxes, box_labels, image_sizes, assignments, iteration = LookingLoss.seen[-1]
-        assert len(assignments) == calls
-        levels = told[0][1 if kind == 'GFL' else 0]
-        torch.testing.assert_close(torch.cat(assignments), torch.cat([level.reshape(-1) for level in levels]))
-        assert (torch.cat(assignments) < 10).any()
-        corners = torch.cat([sample.gt_instances.bboxes for sample in expected])
-        assert boxes[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
-        assert torch.equal(boxes[:, 1:], corners)
-        assert torch.equal(box_labels, torch.cat([sample.gt_instances.labels for sample in expected]))
-        assert image_sizes.tolist() == [[96, 96]] * 2
-        assert iteration == 7
-
-    def test_a_tap_outside_of_dense_heads(self):
-        cfg = one_stage_cfg('RetinaNet')
-        losses = {'loss_look': {'type': 'LookingLoss', 'on': 'neck[0]'}}
-        with pytest.raises(ValueError, match='needs the assignments of a dense head, and reads none that'):
-            distill(detector(cfg), losses, teacher=detector(cfg, 1))
-
-
-@MODELS.register_module()
-class PreparedLoss(DistillLoss):
-    """Starts from the teacher's last batch norm, before it is folded, and from how often each class occurs."""
-
-    margin: torch.Tensor
-    counts: torch.Tensor
-
-    def build_connectors(self, student, teacher):
-        assert type(student.module).__name__ == type(teacher.module).__name__
-        assert str(student.tap) == 'backbone.layer4.1.bn2'
-        self.register_buffer('margin', torch.zeros(teacher[1]))
-        self.register_buffer('counts', torch.zeros(10))
-
-    def prepare(self, facts):
-        assert facts.networks['student'] is not facts.networks['teacher']
-        (norm,) = facts.modules('teacher')
-        self.margin.copy_(norm.bias)
-        self.counts.copy_(torch.bincount(facts.data.labels(), minlength=10).float())
-        self.samples = len(facts.data)
-
-    def forward(self, student, teacher):
-        return self.loss_weight * (student.mean() - teacher.mean() - self.margin.mean()) ** 2
-
-
-class TestFacts:
-    @staticmethod
-    def config(folder, teacher, hooks=('DistillHook',)):
-        cfg = digits_cfg(folder, 2)
-        cfg.model.losses = {'loss_p': {'type': 'PreparedLoss', 'on': 'backbone.layer4.1.bn2'}}
-        cfg.model.teacher = {'model': student_cfg(), 'checkpoint': str(teacher)}
-        cfg.custom_hooks = [{'type': 'EpochSeedHook'}, *({'type': hook} for hook in hooks)]
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-        return cfg
-
-    def test_weights_and_data_before_training_and_once(self, tmp_path):
-        teacher: Any = trained_like(build(student_cfg(), 7))
-        torch.save(teacher.state_dict(), tmp_path / 't.pth')
-        model = runner_of(self.config(tmp_path / 'whole', tmp_path / 't.pth')).train()
-        loss = model.distill.losses.loss_p[0]
-        assert torch.equal(loss.margin, teacher.backbone.layer4[1].bn2.bias)
-        assert loss.counts.tolist() == [4] * 10
-        assert loss.samples == 40
-        kill(self.config(tmp_path / 'part', tmp_path / 't.pth'), 5)
-        after = resumed(self.config(tmp_path / 'part', tmp_path / 't.pth'))
-        torch.testing.assert_close(after.state_dict(), model.state_dict(), rtol=0, atol=0)
-
-    def test_nobody_told_of_the_data(self, tmp_path):
-        torch.save(build(student_cfg(), 7).state_dict(), tmp_path / 't.pth')
-        with pytest.raises(ValueError, match=r"asks for the training data.*add dict\(type='DistillHook'\)"):
-            runner_of(self.config(tmp_path, tmp_path / 't.pth', hooks=())).train()
