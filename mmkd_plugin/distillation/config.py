@@ -159,6 +159,8 @@ def _meant_source(key: str, name: str, others: Sequence[str], teacher: str | Non
 
 
 def _refuse(on: Any, name: str, sides: list[str]) -> None:
+    if isinstance(on, Mapping) and (missing := [side for side in sides if side not in on and 'teacher' not in on]):
+        raise ValueError(f"losses['{name}'] has on={on!r}, which says nothing of {' and '.join(missing)}")
     example = ', '.join(f"{side}='module.path'" for side in sides)
     raise ValueError(
         f"losses['{name}'] has on={on!r}, expected 'module.path', dict({example}) or a list of these, where "

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..facts import Batch, TrainingData
+from ..facts import Batch, Progress, TrainingData
 from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
-from ..teachers import Frozen, Own, Peer, SizesBeforePadding, Source
+from ..teachers import Frozen, Own, SizesBeforePadding, Source
 from .config import check_input_shape, check_losses, read_task_loss
 from .finite import FiniteGuard
 from .phases import Phases
@@ -46,7 +46,7 @@ class Distillation(nn.Module):
         super().__init__()
         losses = check_losses(losses)
         check_input_shape(input_shape)
-        peers = {name: source for name, source in sources.items() if isinstance(source, Peer)}
+        peers = {name: source for name, source in sources.items() if source.learns}
         self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
         if unread := set(sources) - set(peers) - {source for term in self.terms for source in term.sources}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
@@ -54,6 +54,8 @@ class Distillation(nn.Module):
         self.sources = {**sources, 'student': Own('student')} if peers else sources
         #: The networks that learn beside the student.
         self.peers = nn.ModuleDict({name: peer.model for name, peer in peers.items()})
+        #: What other sources keep in checkpoints.
+        self.kept = nn.ModuleDict({name: source.kept for name, source in sources.items() if source.kept is not None})
         tasks = {'student': read_task_loss(task_loss)}
         tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
         self.routes = Routes(self.sources)
@@ -83,9 +85,9 @@ class Distillation(nn.Module):
         """The sources that were trained before."""
         return {name: source for name, source in self.sources.items() if isinstance(source, Frozen)}
 
-    def _beside(self) -> dict[str, Peer]:
+    def _beside(self) -> dict[str, Source]:
         """The sources that learn."""
-        return {name: source for name, source in self.sources.items() if isinstance(source, Peer)}
+        return {name: source for name, source in self.sources.items() if source.learns}
 
     def needs(self, need: str) -> bool:
         """Whether a loss asks for something."""
@@ -128,6 +130,11 @@ class Distillation(nn.Module):
                 if term.through and name == term.sources[0]:  # folding must leave them alone
                     wanted |= dict.fromkeys(term.through, term.rows[name][0])
             taught[name] = source.probe(batch, wanted)
+            if not isinstance(taught[name], Mapping) or not taught[name].keys() >= wanted.keys():
+                raise TypeError(
+                    f"'{name}' ({type(source).__name__}) was asked for {list(map(str, wanted))} and gave "
+                    f'{taught[name]!r:.200}, expected a dictionary with a tensor for each tap'
+                )
         batch.values |= {name: taught[name] for name in self._beside()}
         for term in self.terms:
             with torch.no_grad():
@@ -161,7 +168,7 @@ class Distillation(nn.Module):
         except ValueError as error:
             raise ValueError(f"{term.who}: what goes through '{source}' does not fit there: {error}") from error
 
-    def prepare(self, student: nn.Module, like: Tensor) -> None:
+    def prepare(self, student: nn.Module, like: Tensor, progress: Progress | None = None) -> None:
         """Make the sources ready for tensors like this one; before training, and cheaply in each step.
 
         The first time: weights are loaded, losses see them, and only then are frozen networks made cheaper.
@@ -176,7 +183,7 @@ class Distillation(nn.Module):
                     term.prepare({'student': student, **networks}, self.data)
             self._loaded = True
         for source in self.sources.values():
-            source.get_ready(like)
+            source.get_ready(like, student, progress)
 
     def step(
         self, student: nn.Module, run_student: Callable[[], dict[str, Any]], images: Tensor, data_samples: Any
@@ -197,8 +204,8 @@ class Distillation(nn.Module):
             FloatingPointError: If a loss is not finite; the message names it.
         """
         self.finite.check()
-        self.prepare(student, images)
         plan = self.planner.now()
+        self.prepare(student, images, plan.progress)
         if not self._compared_with_resumed and plan.progress.epochs is not None:
             self._compared_with_resumed = True
             compare_with_resumed(self)
@@ -255,7 +262,10 @@ class Distillation(nn.Module):
             compared = self._compared(term, batch, taught)
             if term.learner in term.on:
                 term.check_gradient(compared[term.learner])
-            losses[term.name] = _scaled(term.name, term(compared, batch), plan.factors[term.name])
+            value = term(compared, batch)
+            if torch.is_grad_enabled() and not value.requires_grad:
+                raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')
+            losses[term.name] = _scaled(term.name, value, plan.factors[term.name])
         return losses
 
     def _leave_out(

@@ -158,7 +158,8 @@ class Term(nn.ModuleList):
                 value = self(values, batch)
             self.train()
             if not isinstance(value, Tensor) or value.numel() != 1:
-                raise TypeError(f'it returned {value!r}, expected a scalar tensor')
+                told = f'a tensor {tuple(value.shape)}' if isinstance(value, Tensor) else f'{value!r:.200}'
+                raise TypeError(f'it returned {told}, expected a scalar tensor')
             if self.learner not in self.on and not any(True for _ in self.parameters()):
                 raise TypeError('it reads no learner and has no learnable parts, so that it would train nothing')
         except torch.cuda.OutOfMemoryError:

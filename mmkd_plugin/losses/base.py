@@ -86,6 +86,20 @@ class DistillLoss(nn.Module):
     #: loss gets the whole lists, of any length.
     relates_layers: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See that the class says what it means: a word in brackets is no tuple.
+
+        Raises:
+            TypeError: If ``sides`` or ``needs`` are something else.
+        """
+        super().__init_subclass__(**kwargs)
+        for name, known in (('sides', ('student', 'teacher', 'teachers')), ('needs', None)):
+            given = getattr(cls, name)
+            words = isinstance(given, tuple) and all(isinstance(word, str) for word in given)
+            if not words or (known and (not given or not set(given) <= set(known))):
+                some = f', some of {", ".join(known)}' if known else ''
+                raise TypeError(f"{cls.__name__}: {name}={given!r} given, expected a tuple of words{some}: ('labels',)")
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = check_number(loss_weight, f'{type(self).__name__}: loss_weight')

@@ -73,5 +73,11 @@ def dry_run(
     with evaluating(model), torch.no_grad(), keep_random_state():
         recorded = tapped(set())
         network.check_read(recorded, lambda: tapped(set()))
+        if missing := [str(tap) for tap in taps if recorded.peek(tap) is None]:
+            raise ValueError(
+                f'{", ".join(missing)} of the {side} ({type(model).__name__}) did not run in a pass on images alone '
+                "(mmengine's mode='tensor'): tap modules that compute predictions, or those within them; "
+                'tools/list_modules.py lists what runs'
+            )
         clone = recorded.overwritten()
         return (tapped(clone) if clone else recorded), clone

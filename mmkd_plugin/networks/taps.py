@@ -109,6 +109,8 @@ class Tap:
                 f"tap '{self}' meets a sequence of {len(value)}: {what}; name one of them as '{at}[0]'"
                 + (f" ... '{at}[{len(value) - 1}]'" if len(value) > 1 else '')
             )
+        if isinstance(value, Tensor):
+            raise TapError(f"tap '{self}' meets one tensor {tuple(value.shape)} at '{at}': drop what is behind that")
         raise TapError(
             f"tap '{self}' meets a {type(value).__name__}, expected a tensor or a tuple of "
             'tensors; tap a module inside or after it (tools/list_modules.py lists them)'

@@ -3,21 +3,20 @@
 import copy
 import logging
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..facts import Batch, Sizes
+from ..facts import Batch, Progress, Sizes
 from ..files.checkpoint import fingerprint
 from ..networks import BoxBranch, Network, Tap, Taps, dry_run, example_rois, network_of
 from ..randomness import keep_random_state
 from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .folding import ConvNormPairs, fold, use_channels_last
 from .preprocessing import Renormalize
-from .source import SOURCES, Source, Wanted
+from .source import SOURCES, Source, Wanted, follow
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
@@ -73,14 +72,6 @@ class Frozen(Source):
     def face(self) -> Network:
         """Its network's."""
         return network_of(self.model, self.name)
-
-    def network(self, student: Network) -> Network:
-        """Its own."""
-        return self.face
-
-    def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
-        """Nothing but RoIs, which the student's box branches tell."""
-        return []
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -138,7 +129,7 @@ class Frozen(Source):
             self.fingerprint = fingerprint(self.model.state_dict())
             self._loaded = True
 
-    def get_ready(self, like: Tensor) -> None:
+    def get_ready(self, like: Tensor, student: nn.Module | None = None, progress: Progress | None = None) -> None:
         """Be made cheaper, once; be on the device and in the dtype of a tensor, which costs a comparison.
 
         The teacher follows the student's tensors, and not the student's ``to``: a copy of the student that is moved
@@ -149,11 +140,8 @@ class Frozen(Source):
                 self._optimize()  # in the precision of the weights, and cast only then
             self._spec.model = self.model
             self._optimized = True
-        for module in (self.model, self._renormalize):
-            own = next(chain(module.parameters(), module.buffers()), like)
-            dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
-            if own.device != like.device or own.dtype != dtype:
-                module.to(like.device, dtype)
+        follow(self.model, like)
+        follow(self._renormalize, like)
 
     @torch.no_grad()
     def read(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:

@@ -2,18 +2,17 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any, ClassVar
 
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ..facts import Batch
+from ..facts import Batch, Progress
 from ..files.checkpoint import fingerprint
-from ..networks import Network, Tap, Taps, dry_run, network_of
+from ..networks import Tap, Taps, dry_run, network_of
 from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .preprocessing import Renormalize
-from .source import SOURCES, Source, Wanted
+from .source import SOURCES, Source, Wanted, follow
 
 
 @SOURCES.register_module()
@@ -44,6 +43,7 @@ class Peer(Source):
     """
 
     keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'task_loss')
+    learns: ClassVar[bool] = True
 
     def __init__(self, name: str, spec: TeacherSpec, student: nn.Module, task_loss: Any = None) -> None:
         super().__init__(name)
@@ -67,14 +67,6 @@ class Peer(Source):
         spec = dict(spec)
         task_loss = spec.pop('task_loss', None)
         return cls(name, build_teacher(spec, name, student, trained=False), student, task_loss)
-
-    def network(self, student: Network) -> Network:
-        """Its own."""
-        return network_of(self.model, self.name)
-
-    def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
-        """Nothing."""
-        return []
 
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """A dry run of its own.
@@ -105,11 +97,9 @@ class Peer(Source):
         else:
             self._spec.load_weights()
 
-    def get_ready(self, like: Tensor) -> None:
+    def get_ready(self, like: Tensor, student: nn.Module, progress: Progress | None) -> None:
         """The constants of its preprocessing follow; the network is a part of the student, and follows that."""
-        own = next(chain(self._renormalize.parameters(), self._renormalize.buffers()), like)
-        if like.is_floating_point() and (own.device, own.dtype) != (like.device, like.dtype):
-            self._renormalize.to(like.device, like.dtype)
+        follow(self._renormalize, like)
 
     def learn(self, batch: Batch, taps: Iterable[Tap]) -> dict[str, Any]:
         """Its own training pass: tapped values go into the batch, with gradient.

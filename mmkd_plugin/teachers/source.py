@@ -2,13 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from ..facts import Batch
-from ..networks import BoxBranch, Network, Tap
+from ..facts import Batch, Progress
+from ..networks import BoxBranch, Network, Tap, network_of
 
 #: Kinds of sources by the name that a config gives as ``type``. A dictionary without one means ``Frozen``.
 SOURCES = Registry('source of knowledge', scope='mmengine')
@@ -21,19 +22,28 @@ class Source:
     """One source, as the losses of a config know it by name.
 
     A kind of its own derives from this, is registered in :data:`SOURCES`, and says what it needs of the student, and
-    what it gives for a batch. It is no ``nn.Module``: optimizers, checkpoints, EMA and DDP do not see it, unless it
-    learns and hands its network over as :attr:`learner`.
+    what it gives for a batch. It is no ``nn.Module``: optimizers, checkpoints, EMA and DDP see only the network of one
+    that :attr:`learns`, and what it has :attr:`kept`.
+
+    The order of calls: ``probe`` when the model is built; ``load``, then ``get_ready``, before training; in each step
+    ``get_ready``, the student's pass, ``learn`` if it learns, and ``read`` if an active loss reads it.
 
     Args:
         name: Its key in ``teachers``.
     """
 
-    #: Another text for other weights; empty where it has none of its own.
-    fingerprint: str = ''
-    #: The network, if it has one of its own.
-    model: Any = None
     #: Keys that a config may give besides ``type``.
     keys: ClassVar[tuple[str, ...]] = ()
+    #: Whether its network is trained beside the student, with losses of its own (:meth:`learn`).
+    learns: ClassVar[bool] = False
+    #: The network, if it has one of its own.
+    model: Any = None
+    #: Of one that learns: weight and schedule of its own losses, as a config gives them.
+    task_loss: Any = None
+    #: What changes while it teaches and does not learn: checkpoints keep it, as ``distill.kept.<name>``.
+    kept: nn.Module | None = None
+    #: Another text for other weights; empty where it has none that were trained before.
+    fingerprint: str = ''
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,15 +65,15 @@ class Source:
         return cls(name, **spec)
 
     def network(self, student: Network) -> Network:
-        """Whose modules its taps name; the student's, unless it has a network of its own."""
-        return student
+        """Whose modules its taps name: its own network's, or else the student's."""
+        return student if self.model is None else network_of(self.model, self.name)
 
     def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
-        """What has to be tapped in the student's own pass, so that it can answer; here, the same."""
-        return list(taps)
+        """What it wants tapped in the student's own pass; here, the same taps, unless it has a network of its own."""
+        return list(taps) if self.model is None else []
 
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
-        """Example values before training: to learn shapes, and to find mistakes; here, what it would read.
+        """Example values when the model is built: to learn shapes, and to find mistakes; here, what it would read.
 
         Args:
             batch: Of images that nobody labelled.
@@ -82,8 +92,22 @@ class Source:
             ValueError: If it cannot be read or does not fit.
         """
 
-    def get_ready(self, like: Tensor) -> None:
-        """Be ready for tensors like this one. Before training, after :meth:`load`, and again in each step."""
+    def get_ready(self, like: Tensor, student: nn.Module, progress: Progress | None) -> None:
+        """Be ready for a step.
+
+        Args:
+            like: Of the device and dtype that it will meet, which costs a comparison.
+            student: As the last update left it.
+            progress: How far the run is; None before training, when there may be no step at all.
+        """
+
+    def learn(self, batch: Batch, taps: Iterable[Tap]) -> dict[str, Any]:
+        """Of one that learns, its own training pass: tapped values go into the batch, with gradient.
+
+        Returns:
+            Its losses, as it calls them.
+        """
+        raise NotImplementedError(f'{type(self).__name__} does not say how it learns')
 
     def read(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """The tapped values for a batch, as constants.
@@ -98,12 +122,17 @@ class Source:
         """The tapped values of a pass that goes on with other tensors where they are written, with gradient into these.
 
         Raises:
-            ValueError: If it has no pass of its own.
+            ValueError: If it does not do that.
         """
-        raise ValueError(
-            f"'{self.name}' ({type(self).__name__}) has no pass of its own that something could be sent through; a "
-            'frozen teacher has'
-        )
+        raise ValueError(f"'{self.name}' ({type(self).__name__}) sends nothing through; a frozen teacher does")
+
+
+def follow(module: nn.Module, like: Tensor) -> None:
+    """Bring a module to the device and dtype of a tensor, which costs a comparison where it is there."""
+    own = next(chain(module.parameters(), module.buffers()), like)
+    dtype = like.dtype if like.is_floating_point() else own.dtype  # raw uint8 images say nothing of weights
+    if own.device != like.device or own.dtype != dtype:
+        module.to(like.device, dtype)
 
 
 def build_source(spec: Any, name: str, student: nn.Module) -> Source:
@@ -121,6 +150,8 @@ def build_source(spec: Any, name: str, student: nn.Module) -> Source:
     """
     if isinstance(spec, Source):
         return spec
+    if isinstance(spec, str) and spec in SOURCES.module_dict:
+        raise ValueError(f"{name}={spec!r} given, which is a kind of teacher: say dict(type='{spec}', ...)")
     if not isinstance(spec, Mapping) or 'type' not in spec:
         return SOURCES.module_dict['Frozen'].from_spec(spec, name, student)
     arguments = dict(spec)

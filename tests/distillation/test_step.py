@@ -236,6 +236,19 @@ class TestMistakes:
         with pytest.raises(RuntimeError, match=r"reads \['backbone.layer1'\]"):
             distill(student, losses, teacher=teacher)(**batch(), mode='loss')
 
+    def test_a_value_without_gradient(self, student, teacher):
+        class Detached(DistillLoss):
+            def forward(self, student, teacher):
+                return (student.detach() - teacher).square().mean()
+
+        model = distill(student, {'loss_d': {'type': Detached, 'on': 'head.fc'}}, teacher=teacher)
+        with pytest.raises(RuntimeError, match=r"losses\['loss_d'\] \(Detached\) gives a value without gradient"):
+            model(**batch(), mode='loss')
+
+    def test_a_module_that_does_not_run(self, student, teacher):
+        with pytest.raises(ValueError, match=r'head.loss_module of the student .* did not run in a pass on images'):
+            distill(student, {'loss_hint': {'type': 'HintLoss', 'on': 'head.loss_module'}}, teacher=teacher)
+
     def test_schedule_that_the_run_is_too_short_for(self, student, teacher, monkeypatch):
         import mmkd_plugin.distillation.schedule as module
 

@@ -108,6 +108,14 @@ def test_loss_that_returns_no_scalar_is_refused():
         term.connect(sides({Tap('a'): torch.ones(2, 3)}, {Tap('a'): torch.ones(2, 3)}), NOTHING, NETWORKS)
 
 
+@pytest.mark.parametrize(
+    ('attribute', 'value'), [('sides', ('student', 'techer')), ('sides', 'student'), ('sides', ()), ('needs', 'labels')]
+)
+def test_a_class_says_what_it_means(attribute, value):
+    with pytest.raises(TypeError, match=rf'Odd: {attribute}=.* given, expected a tuple of words'):
+        type('Odd', (DistillLoss,), {attribute: value})
+
+
 def test_weight_zero_is_off():
     term = Term('loss_kd', {'type': 'KDLoss', 'on': 'a', 'loss_weight': 0}, ['t'])
     assert term.factor(Progress()) == 0

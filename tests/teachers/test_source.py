@@ -1,5 +1,6 @@
 """Kinds of sources: what a config names, the student's own values, labels, and a kind of one's own."""
 
+import copy
 import math
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 
 from mmkd_plugin import distill
 from mmkd_plugin.losses import kd_loss
+from mmkd_plugin.networks import Tap
 from mmkd_plugin.teachers import SOURCES, Source, build_source
 from tests.conftest import KD, batch, build, student_cfg
 from tests.detection import DKD, detector, faster_rcnn_cfg
 from tests.end_to_end.helpers import digits_cfg, runner_of
+from tests.killing import kill, resumed
 
 pytestmark = pytest.mark.openmmlab
 OWN: dict[str, Any] = {'own': {'type': 'Own'}}
@@ -137,7 +140,63 @@ class TestKinds:
         finally:
             SOURCES.module_dict.pop('Uniform')
 
+    def test_what_a_source_keeps_is_in_checkpoints(self, tmp_path):
+        """A moving average of the student's classifier, resumed exactly."""
+
+        @SOURCES.register_module()
+        class Average(Source):
+            kept: Any
+
+            def __init__(self, name, student):
+                super().__init__(name)
+                self.kept = copy.deepcopy(student.head.fc).requires_grad_(False)
+
+            @classmethod
+            def from_spec(cls, spec, name, student):
+                return cls(name, student)
+
+            def get_ready(self, like, student, progress):
+                if progress is not None:  # otherwise there was no update
+                    self.kept.weight.lerp_(student.head.fc.weight.detach(), 0.1)
+
+            def asks_student(self, taps):
+                return [Tap('head.fc', of_input=True)]
+
+            def read(self, batch, taps):
+                (features,) = self.asks_student(taps)
+                return dict.fromkeys(taps, self.kept(batch.values['student'][features].detach()))
+
+        def config(folder):
+            cfg = digits_cfg(folder, 2)
+            cfg.model.pop('teacher')
+            cfg.model.teachers, cfg.model.losses = {'average': {'type': 'Average'}}, KD
+            cfg.custom_hooks = [{'type': 'EpochSeedHook'}, {'type': 'DistillHook'}]
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+            return cfg
+
+        try:
+            whole = runner_of(config(tmp_path / 'whole')).train()
+            assert not torch.equal(whole.distill.kept.average.weight, whole.head.fc.weight)
+            kill(config(tmp_path / 'part'), 6)
+            after = resumed(config(tmp_path / 'part')).state_dict()
+            torch.testing.assert_close(after, whole.state_dict(), rtol=0, atol=0)
+            assert 'distill.kept.average.weight' in after
+        finally:
+            SOURCES.module_dict.pop('Average')
+
+    def test_an_answer_that_is_none(self, student):
+        class Silent(Source):
+            def read(self, batch, taps):
+                return {}
+
+        with pytest.raises(TypeError, match=r"'t' \(Silent\) was asked for \['head.fc'\] and gave {}"):
+            distill(student, KD, teachers={'t': {'type': Silent}})
+
+    def test_a_kind_without_its_dictionary(self, student):
+        with pytest.raises(ValueError, match=r"teacher='Own' given, which is a kind of teacher: say dict\(type='Own'"):
+            distill(student, KD, teacher='Own')
+
     def test_no_pass_to_go_through(self, student):
         losses = {'loss_kd': {**KD['loss_kd'], 'through': 'head.fc'}}
-        with pytest.raises(ValueError, match=r"'own' \(Own\) has no pass of its own"):
+        with pytest.raises(ValueError, match=r"'own' \(Own\) sends nothing through"):
             distill(student, losses, teachers=OWN)
