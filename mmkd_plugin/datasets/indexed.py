@@ -125,6 +125,16 @@ def owners(dataset: Any) -> Iterator[Any]:
         yield dataset
 
 
+def transforms_of(node: Any) -> Iterator[Any]:
+    """Those of a pipeline, and those within them (``RandomApply``, ``RandomChoice``)."""
+    if not isinstance(node, (list, tuple)):
+        yield node
+        inner = getattr(node, 'transforms', ())
+        node = inner if isinstance(inner, (list, tuple)) else (inner,)
+    for child in node:
+        yield from transforms_of(child)
+
+
 def index_training_data(loop: Any) -> IndexedDataset:
     """The indexed data set of a training loop, put around its data where there is none yet.
 

@@ -112,14 +112,16 @@ def read_on(
     others = [side for side in ('student', *sources) if side != learner]
     if teacher is not None and teacher not in others:
         raise ValueError(f"losses['{name}'] names teacher={teacher!r}, expected one of {others}")
-    items = list(on) if isinstance(on, (list, tuple)) else [on]
+    items = _flat(on)
     keys = dict.fromkeys(key for item in items if isinstance(item, Mapping) for key in item if key != learner)
-    meaning = {learner: learner, **{key: _meant_source(key, name, others, teacher) for key in keys}}
+    meaning = {learner: learner, **{key: _meant_source(key, name, others, teacher, learner) for key in keys}}
     named = [meaning[key] for key in keys]
+    if teacher is not None and named and teacher not in named:
+        raise ValueError(f"losses['{name}'] names teacher={teacher!r}, and on reads {named}: say one of them")
     if 'teachers' in sides:
         read = named or ([teacher] if teacher else others)
     elif 'teacher' in sides:
-        read = named or [_meant_source('teacher', name, others, teacher)]
+        read = named or [_only_source(name, others, teacher)]
     else:
         read = named
     if len(read) > (len(others) if 'teachers' in sides else 'teacher' in sides):
@@ -127,27 +129,39 @@ def read_on(
     found: dict[str, list[Any]] = {side: [] for side in ([learner] if 'student' in sides else []) + read}
     for item in items:
         given = {meaning[key]: value for key, value in item.items()} if isinstance(item, Mapping) else item
-        for side, paths in found.items():
-            value = given.get(side) if isinstance(given, Mapping) else given
-            paths += value if isinstance(value, (list, tuple)) and isinstance(given, Mapping) else [value]
-        if isinstance(given, Mapping) and not given.keys() <= found.keys():
+        here = {side: given.get(side) if isinstance(given, Mapping) else given for side in found}
+        lists = {side: list(v) if isinstance(v, (list, tuple)) else [v] for side, v in here.items()}
+        unequal = len(items) > 1 and len({len(paths) for paths in lists.values()}) > 1
+        if unequal or (isinstance(given, Mapping) and not given.keys() <= found.keys()):
             _refuse(on, name, list(found))
+        for side, paths in lists.items():
+            found[side] += paths
     if not all(found.values()) or not all(isinstance(path, str) for paths in found.values() for path in paths):
         _refuse(on, name, list(found))
     return {side: [Tap.parse(path) for path in paths] for side, paths in found.items()}
 
 
-def _meant_source(key: str, name: str, others: Sequence[str], teacher: str | None) -> str:
+def _flat(on: Any) -> list[Any]:
+    """Its items, those of lists in lists too."""
+    return [inner for item in on for inner in _flat(item)] if isinstance(on, (list, tuple)) else [on]
+
+
+def _meant_source(key: str, name: str, others: Sequence[str], teacher: str | None, learner: str) -> str:
     """The source that a key of `on` means."""
     if key in others and (key != 'teacher' or teacher is None):
         return key
     if key != 'teacher':
-        near = difflib.get_close_matches(str(key), others, n=1)
+        near = difflib.get_close_matches(str(key), [learner, *others], n=1)
         raise ValueError(
             f"losses['{name}'] has on=dict({key}=...)"
             + (f' (did you mean {near[0]}?)' if near else '')
-            + f', expected the learner and {" or ".join(others) or "nothing else"}'
+            + f", expected '{learner}', who learns, and {' or '.join(others) or 'nothing else'}"
         )
+    return _only_source(name, others, teacher)
+
+
+def _only_source(name: str, others: Sequence[str], teacher: str | None) -> str:
+    """The one that is meant where none is named."""
     if not others:
         raise ValueError(
             f"losses['{name}'] reads a teacher, and there is none: give either teacher=... or "

@@ -175,7 +175,7 @@ def _graph(values: Iterable[Tensor]) -> set[Any]:
             continue
         if type(node).__name__ == 'CheckpointFunctionBackward':
             raise RuntimeError(
-                "the student's own losses are off in this phase, and what the others train is hidden inside an "
+                "a learner's own losses are off in this phase, and what the others train is hidden inside an "
                 'activation checkpoint: set with_cp=False'
             )
         seen.add(node)

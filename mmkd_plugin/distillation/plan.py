@@ -20,6 +20,7 @@ class Plan(NamedTuple):
         factors: By term, how much it counts; 0 is off.
         due: The terms that are on.
         phase: Names of all that is on.
+        runs: The learners that run in this step: a peer rests while it neither learns nor teaches.
     """
 
     progress: Progress
@@ -27,6 +28,12 @@ class Plan(NamedTuple):
     factors: dict[str, float]
     due: list[Term]
     phase: tuple[str, ...]
+    runs: set[str]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that runs learns from its own losses, so that these reach all of it."""
+        return all(self.tasks[name] for name in self.runs)
 
 
 class Planner:
@@ -68,7 +75,9 @@ class Planner:
                 f'nothing trains in epoch {progress.epoch}, iteration {progress.iteration}: every loss is off by '
                 'schedule'
             )
-        return Plan(progress, tasks, factors, due, phase)
+        named = {name for term in due for name in (term.learner, *term.sources)}
+        runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
+        return Plan(progress, tasks, factors, due, phase, runs)
 
     def _progress(self) -> Progress:
         """How far the run is, from mmengine's message hub, where anything depends on it."""
@@ -97,3 +106,21 @@ class Planner:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
         check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
+
+
+def check_learners(tasks: Mapping[str, tuple[float, Schedule]], terms: Sequence[Term]) -> None:
+    """See that each learner learns, and that its losses can be told apart in the log.
+
+    Raises:
+        ValueError: If one has no loss, or a name that would be added up.
+    """
+    for name, (weight, _) in tasks.items():
+        if not weight and not any(term.learner == name for term in terms):
+            raise ValueError(
+                f'nothing trains the {name}: its task_loss has the weight 0, and no loss has learner={name!r}'
+            )
+        if name != 'student' and (not name.isidentifier() or 'loss' in name):
+            raise ValueError(
+                f"teachers has the peer '{name}', expected an identifier without 'loss' in it: mmengine would add up "
+                'all that it logs'
+            )

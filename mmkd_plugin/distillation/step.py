@@ -11,11 +11,11 @@ from ..facts import Batch, Progress, TrainingData
 from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
-from ..teachers import Frozen, Own, SizesBeforePadding, Source
+from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
 from .config import check_input_shape, check_losses, read_task_loss
 from .finite import FiniteGuard
 from .phases import Phases
-from .plan import Plan, Planner
+from .plan import Plan, Planner, check_learners
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
@@ -48,8 +48,9 @@ class Distillation(nn.Module):
         check_input_shape(input_shape)
         peers = {name: source for name, source in sources.items() if source.learns}
         self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
-        if unread := set(sources) - set(peers) - {source for term in self.terms for source in term.sources}:
+        if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
+        check_apart({'student': student, **{name: source.model for name, source in sources.items()}})
         #: Everything that teaches, by name; its peers learn from the student.
         self.sources = {**sources, 'student': Own('student')} if peers else sources
         #: The networks that learn beside the student.
@@ -58,6 +59,7 @@ class Distillation(nn.Module):
         self.kept = nn.ModuleDict({name: source.kept for name, source in sources.items() if source.kept is not None})
         tasks = {'student': read_task_loss(task_loss)}
         tasks |= {name: read_task_loss(peer.task_loss, f'{name}: task_loss') for name, peer in peers.items()}
+        check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
         self.planner = Planner(self.terms, tasks)
@@ -98,11 +100,19 @@ class Distillation(nn.Module):
         networks = {'student': student, **{name: source.network(student) for name, source in self.sources.items()}}
         for term in self.terms:
             term.locate(networks)
-            if 'labels' in term.needs and student.softens_labels:
+            readers = [term.who] if 'labels' in term.needs else []
+            readers += [f"'{name}' of {term.who}" for name in term.sources if 'labels' in self.sources[name].needs]
+            if readers and student.softens_labels:
                 raise ValueError(
-                    f"{term.who} needs one class per image, and the student's data preprocessor makes soft labels "
+                    f"{readers[0]} needs one class per image, and the student's data preprocessor makes soft labels "
                     '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
-                    'KDLoss'
+                    'KDLoss with a trained teacher'
+                )
+            same = [name for name in term.sources if isinstance(self.sources[name], Own) and name != 'student']
+            if any(term.learner == 'student' and term.taps(name) == term.taps('student') for name in same):
+                raise ValueError(
+                    f"{term.who} compares '{term.taps('student')[0]}' of the student with itself, and teaches nothing: "
+                    f"name two places, as in on=dict(student='backbone.layer3', {same[0]}='backbone.layer4')"
                 )
         #: By dense head, where the student's own loss is told which class each position is of.
         self._assigned: dict[str, Tap] = {}
@@ -115,6 +125,11 @@ class Distillation(nn.Module):
                         "one, as in on='bbox_head[0][0]'"
                     )
                 self._assigned |= told
+        if len(self._assigned) > 1:
+            raise ValueError(
+                f'losses need the assignments of {" and ".join(self._assigned)}, expected those of one dense head: '
+                'they are told which class a position is of, and not by whom'
+            )
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
@@ -137,36 +152,8 @@ class Distillation(nn.Module):
                 )
         batch.values |= {name: taught[name] for name in self._beside()}
         for term in self.terms:
-            with torch.no_grad():
-                compared = self._compared(term, batch, taught)
+            compared = self.routes.tried(term, batch, taught)
             term.connect(compared, batch, networks)
-
-    def _compared(
-        self, term: Term, batch: Batch, taught: Mapping[str, Mapping[Tap, Tensor]]
-    ) -> dict[str, Mapping[Tap, Tensor]]:
-        """What a term compares, by side: the learner's values, or what a source makes of them, and constants.
-
-        Args:
-            term: The term.
-            batch: With what the learners computed.
-            taught: By source, what that says.
-
-        Raises:
-            ValueError: If what is to go through a source does not fit there.
-        """
-        sides = {source: taught[source] for source in term.sources}
-        if term.learner not in term.on:
-            return sides
-        own = batch.values[term.learner]
-        if not term.through:
-            return {term.learner: own, **sides}
-        (source,) = term.sources
-        wanted = dict(zip(term.taps(source), term.rows[source], strict=True))
-        written = {to: own[tap] for to, tap in zip(term.through, term.taps(term.learner), strict=True)}
-        try:
-            return {term.learner: self.sources[source].read_through(batch, wanted, written), **sides}
-        except ValueError as error:
-            raise ValueError(f"{term.who}: what goes through '{source}' does not fit there: {error}") from error
 
     def prepare(self, student: nn.Module, like: Tensor, progress: Progress | None = None) -> None:
         """Make the sources ready for tensors like this one; before training, and cheaply in each step.
@@ -211,14 +198,13 @@ class Distillation(nn.Module):
             compare_with_resumed(self)
         batch = Batch(images, data_samples, None, plan.progress)
         trains = torch.is_grad_enabled()
-        everything = all(plan.tasks.values())
         watching: Any = nullcontext({})
-        if trains and not everything:
+        if trains and not plan.is_plain:
             watching = self.phases.watching(student, plan.phase)
         with watching as nodes:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
-        if trains and (self.planner.phased or not everything or active != self.terms):
+        if trains and (self.planner.phased or not plan.is_plain or active != self.terms):
             self._leave_out(student, losses, plan, active, nodes)
         self.finite.watch(losses, images, student)
         return losses
@@ -248,7 +234,7 @@ class Distillation(nn.Module):
         batch.values['student'] = recorded.values(self.routes.asked('student', active))
         losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
         for name, peer in self._beside().items():
-            if plan.tasks[name] or any(name in (term.learner, *term.sources) for term in active):
+            if name in plan.runs:
                 own = peer.learn(batch, self.routes.asked(name, active))
                 losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
         return losses, active
@@ -259,7 +245,7 @@ class Distillation(nn.Module):
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
         losses = {}
         for term in active:
-            compared = self._compared(term, batch, taught)
+            compared = self.routes.compared(term, batch, taught)
             if term.learner in term.on:
                 term.check_gradient(compared[term.learner])
             value = term(compared, batch)
@@ -277,10 +263,11 @@ class Distillation(nn.Module):
         nodes: dict[nn.Module, list[Any]],
     ) -> None:
         """Leave what is off as it is; `plan.due` are the terms that schedules want, `active` those that had RoIs."""
-        off = [p for term in self.terms if term not in plan.due for p in term.parameters()]
+        resting = [peer for name, peer in self.peers.items() if name not in plan.runs]
+        off = [p for part in (*self.terms, *resting) if part not in plan.due for p in part.parameters()]
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
         complete = list(active) == plan.due
-        if not all(plan.tasks.values()):  # what is on may reach a part of the learners only
+        if not plan.is_plain:  # what is on may reach a part of the learners only
             values = [value for name, entry in losses.items() if 'loss' in name for value in _tensors(entry)]
             off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
             if not complete:  # other processes may have had RoIs

@@ -46,22 +46,24 @@ class Term(nn.ModuleList):
         if not {'type', 'on'} <= set(arguments):
             raise ValueError(f'{who}={cfg!r} given, expected {example} with at least `type` and `on`')
         kind = loss_class(name, arguments.pop('type'))
-        learner = arguments.pop('learner', 'student')
+        special = {key: arguments.pop(key, None) for key in ('on', 'teacher', 'learner', 'through', 'schedule')}
+        first = build_loss(name, kind, arguments)
+        learner = special['learner'] or 'student'
         if learner not in ('student', *peers):
             raise ValueError(f'{who} has learner={learner!r}, expected one of {["student", *peers]}')
-        on = read_on(arguments.pop('on'), name, sources, arguments.pop('teacher', None), learner, kind.sides)
-        through = _read_through(arguments.pop('through', ()), who)
-        schedule = read_schedule(arguments.pop('schedule', None), name)
-        _check_lengths(on, through, learner, kind, who)
-        layers = 1 if kind.relates_layers else max(len(taps) for taps in on.values())
-        super().__init__([build_loss(name, kind, arguments) for _ in range(layers)])
+        on = read_on(special['on'], name, sources, special['teacher'], learner, first.sides)
+        through = _read_through(special['through'] or (), who)
+        schedule = read_schedule(special['schedule'], name)
+        lengths = _lengths(on, through, learner, first, who)
+        layers = 1 if first.relates_layers else max(lengths)
+        super().__init__([first, *(build_loss(name, kind, arguments) for _ in range(layers - 1))])
         #: By side, where it reads; the learner's side is not there if the loss reads sources only.
         self.on = on
         self.name, self.learner, self.through, self.schedule = name, learner, through, schedule
         self.sources = [side for side in on if side != learner]
         self.kind = kind.__name__
-        self.sides, self.needs = kind.sides, kind.needs
-        self.relates_layers, self.compares_logits = kind.relates_layers, kind.compares_logits
+        self.sides, self.needs = first.sides, first.needs
+        self.relates_layers, self.compares_logits = first.relates_layers, first.compares_logits
         self.who = f'{who} ({self.kind})'
         #: By side, the learner's box branch whose RoIs are the rows of each tap; None where images are.
         self.rows: dict[str, list[BoxBranch | None]] = {}
@@ -95,6 +97,8 @@ class Term(nn.ModuleList):
             ValueError: If they have different ones, or if the loss asks for what its taps do not have.
         """
         found = {side: [networks[side].rows(tap) for tap in taps] for side, taps in self.on.items()}
+        if self.learner not in self.on and any(branch for rows in found.values() for branch in rows):
+            raise ValueError(f'{self.who} reads RoIs, which are those that a learner samples, and reads no learner')
         for tap in self.through:
             found.setdefault('through', []).append(networks[self.sources[0]].rows(tap))
         self._check_rows(found)
@@ -118,7 +122,7 @@ class Term(nn.ModuleList):
                 raise ValueError(
                     f'{self.who}: of {taps} some have a row for each RoI, others for each image; compare like with like'
                 )
-        if self.relates_layers and self.needs and len(set(found.get(self.learner, []))) > 1:
+        if self.relates_layers and len(set(found.get(self.learner, []))) > 1 and (self.needs or len(lengths) > 1):
             raise ValueError(f'{self.who} relates taps that see different images or RoIs')
 
     def forward(self, values: Values, batch: Batch) -> Tensor:
@@ -149,10 +153,13 @@ class Term(nn.ModuleList):
         }
         try:
             for call in self._calls(shapes):
-                if build := getattr(call.module, 'build_connectors', None):
-                    build(*self._arguments(call))
+                call.module.build_connectors(*self._arguments(call))
             like = next(iter(values[next(iter(self.on))].values()))
             self.to(like.device, like.dtype if like.is_floating_point() else None)
+            if self.learner not in self.on and not any(True for _ in self.parameters()):
+                raise TypeError('it reads no learner and has no learnable parts, so that it would train nothing')
+            if not all(batch.has_example(need) for need in self.needs):
+                return  # it is tried in the first step
             self.eval()
             with torch.no_grad():
                 value = self(values, batch)
@@ -160,11 +167,9 @@ class Term(nn.ModuleList):
             if not isinstance(value, Tensor) or value.numel() != 1:
                 told = f'a tensor {tuple(value.shape)}' if isinstance(value, Tensor) else f'{value!r:.200}'
                 raise TypeError(f'it returned {told}, expected a scalar tensor')
-            if self.learner not in self.on and not any(True for _ in self.parameters()):
-                raise TypeError('it reads no learner and has no learnable parts, so that it would train nothing')
         except torch.cuda.OutOfMemoryError:
             raise
-        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
             where = self._told(shapes)
             raise ValueError(f'{self.who} cannot work on {where} (of a dry run with batch 2): {error}') from error
 
@@ -182,8 +187,15 @@ class Term(nn.ModuleList):
         """
         facts = Facts({side: networks[side] for side in self.on}, self.on, data)
         for module in self:
-            if prepare := getattr(module, 'prepare', None):
-                prepare(facts)
+            before = [*module.named_parameters(), *module.named_buffers()]
+            with torch.no_grad():
+                module.prepare(facts)  # type: ignore[operator]
+            after = [*module.named_parameters(), *module.named_buffers()]
+            if [(name, id(own)) for name, own in before] != [(name, id(own)) for name, own in after]:
+                raise ValueError(
+                    f'{self.who}: prepare() made or exchanged parameters or buffers, when optimizer and EMA have '
+                    'theirs already: make them in build_connectors(), and fill them here, as by self.margin.copy_(...)'
+                )
 
     def check_gradient(self, values: Mapping[Tap, Tensor]) -> None:
         """Refuse to teach nothing.
@@ -237,10 +249,8 @@ class Term(nn.ModuleList):
         return [known[side] for side in self.sides]
 
 
-def _check_lengths(
-    on: Mapping[str, list[Tap]], through: list[Tap], learner: str, kind: type[DistillLoss], who: str
-) -> None:
-    """Layers are compared one by one, unless the loss relates them."""
+def _lengths(on: Mapping[str, list[Tap]], through: list[Tap], learner: str, loss: DistillLoss, who: str) -> list[int]:
+    """How many layers of each side the loss gets: what goes through a source is read there."""
     lengths = {side: len(taps) for side, taps in on.items()}
     if through:
         if len(on) != 2 or lengths.get(learner) != len(through):
@@ -249,11 +259,13 @@ def _check_lengths(
                 f'whose pass they go through; on reads {lengths}'
             )
         del lengths[learner]
-    if not kind.relates_layers and len(set(lengths.values())) > 1:
+    if not loss.relates_layers and len(set(lengths.values())) > 1:
         given = {side: [str(tap) for tap in taps] for side, taps in on.items()}
         raise ValueError(
-            f'{who} has on={given}, expected as many layers of each side: {kind.__name__} compares them one by one'
+            f'{who} has on={given}, expected as many layers of each side: {type(loss).__name__} compares them one by '
+            'one'
         )
+    return list(lengths.values())
 
 
 def _read_through(given: Any, who: str) -> list[Tap]:

@@ -41,6 +41,7 @@ class Batch:
         regions: By box branch of a two-stage student, the RoIs that it sampled.
         values: By learner (the student, its peers), what was tapped in its own pass, with gradient.
         assigned: By dense head of the student, what each call of its classification loss was told of its positions.
+        is_example: Whether nobody labelled these images.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class Batch:
     regions: dict[BoxBranch, Region] = field(default_factory=dict)
     values: dict[str, dict[Tap, Tensor]] = field(default_factory=dict)
     assigned: dict[str, list[Tensor]] = field(default_factory=dict)
+    is_example: bool = False
     _known: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -57,17 +59,11 @@ class Batch:
         """For a dry run on images that nobody labelled: all of class 0, with a box in each, and RoIs for branches."""
         rois, device = example_rois(images), images.device
         region = Region(rois, torch.zeros(len(rois), dtype=torch.int64, device=device))
-        batch = cls(images, sizes=sizes, regions=dict.fromkeys(filter(None, branches), region))
-        zeros = torch.zeros(len(images), dtype=torch.int64, device=device)
-        per_image = len(rois) // len(images)
-        batch._known = {
-            'labels': zeros,
-            'sample_idx': torch.arange(len(images), device=device),
-            'boxes': rois[::per_image],
-            'box_labels': zeros,
-            'assignments': (zeros,),
-        }
-        return batch
+        return cls(images, sizes=sizes, regions=dict.fromkeys(filter(None, branches), region), is_example=True)
+
+    def has_example(self, need: str) -> bool:
+        """Whether :meth:`get` can be asked for it in a dry run."""
+        return not self.is_example or NEEDS[need].example is not None
 
     def get(self, need: str, branch: BoxBranch | None = None) -> Any:
         """One of the needs: a row for each image, or for each RoI that a box branch sampled, where it has rows.
@@ -79,7 +75,8 @@ class Batch:
         if branch is not None and need == 'labels':
             return self.regions[branch].labels
         if need not in self._known:
-            self._known[need] = NEEDS[need].provide(self)
+            provide = NEEDS[need].example if self.is_example else None
+            self._known[need] = (provide or NEEDS[need].provide)(self)
         value = self._known[need]
         if branch is None or not NEEDS[need].for_rows:
             return value

@@ -1,5 +1,6 @@
 """What is known before training: the networks with their weights, and the training data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,16 @@ class TapShape(tuple[int, ...]):
         shape = cls(value.shape)
         shape.tap, shape.model = tap, model
         return shape
+
+    def numel(self) -> int:
+        """Product of all sides, as of ``torch.Size``."""
+        return math.prod(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[int, ...]:
+        return tuple(self)  # a loss that keeps it keeps no network in its copies
+
+    def __reduce__(self) -> Any:
+        return tuple, (tuple(self),)
 
     @property
     def module(self) -> nn.Module:
@@ -66,6 +77,11 @@ class TrainingData:
             dataset, found = self._told(), []
             for index in range(len(dataset)):
                 owner, place = find_owner(dataset, index)
+                if not hasattr(owner, 'get_data_info'):
+                    raise ValueError(
+                        f'the class of each training sample is needed, and {type(owner).__name__} does not tell it '
+                        "without loading: expected mmengine's BaseDataset, or its wrappers of such"
+                    )
                 label = owner.get_data_info(place).get('gt_label')
                 if label is None or np.size(label) != 1:
                     raise ValueError(

@@ -18,17 +18,19 @@ class Need(NamedTuple):
         provide: From a :class:`~mmkd_plugin.facts.Batch` to the value.
         for_rows: Whether it has a row for each image: then a loss whose taps have a row for each RoI gets one for each
             of these.
+        example: The same in a dry run, on images that nobody labelled; None where there is none.
     """
 
     provide: Callable[[Any], Any]
     for_rows: bool
+    example: Callable[[Any], Any] | None
 
 
 #: By name.
 NEEDS: dict[str, Need] = {}
 
 
-def register_need(name: str, for_rows: bool = False) -> Callable[[F], F]:
+def register_need(name: str, for_rows: bool = False, example: Callable[[Any], Any] | None = None) -> Callable[[F], F]:
     """Make something known that losses may name in their ``needs``.
 
     It is computed where a loss asks for it, once in a step, and passed under its name.
@@ -36,6 +38,8 @@ def register_need(name: str, for_rows: bool = False) -> Callable[[F], F]:
     Args:
         name: A keyword of ``forward``.
         for_rows: Whether the value has a row for each image.
+        example: A function of the batch for the dry run, which has images and no data samples. Without it a loss that
+            asks is not tried before the first step.
 
     Returns:
         A decorator for a function of the :class:`~mmkd_plugin.facts.Batch`.
@@ -54,13 +58,23 @@ def register_need(name: str, for_rows: bool = False) -> Callable[[F], F]:
         raise ValueError(f'need {name!r} given, expected an identifier that is not taken yet by {sorted(NEEDS)}')
 
     def register(function: F) -> F:
-        NEEDS[name] = Need(function, for_rows)
+        NEEDS[name] = Need(function, for_rows, example)
         return function
 
     return register
 
 
-@register_need('labels', for_rows=True)
+def _zeros(batch: Any) -> Tensor:
+    return torch.zeros(len(batch.images), dtype=torch.int64, device=batch.images.device)
+
+
+def _whole_images(batch: Any) -> Tensor:
+    height, width = batch.images.shape[-2:]
+    corners = batch.images.new_tensor([0, 0, width, height]).expand(len(batch.images), 4)
+    return torch.cat([torch.arange(len(batch.images), device=corners.device)[:, None].to(corners), corners], dim=1)
+
+
+@register_need('labels', for_rows=True, example=_zeros)
 def labels(batch: Any) -> Tensor:
     """One class index per image, (N,) int64; per RoI, the class that the student assigned it, background last.
 
@@ -86,7 +100,9 @@ def labels(batch: Any) -> Tensor:
     return torch.cat([sample.gt_label.view(1) for sample in batch.data_samples]).to(device)
 
 
-@register_need('sample_idx', for_rows=True)
+@register_need(
+    'sample_idx', for_rows=True, example=lambda batch: torch.arange(len(batch.images)).to(batch.images.device)
+)
 def sample_idx(batch: Any) -> Tensor:
     """Each image's index in the whole training data, (N,) int64; -1 for one drawn in place of a refused one.
 
@@ -102,26 +118,28 @@ def sample_idx(batch: Any) -> Tensor:
     return torch.tensor(indices, device=batch.images.device)
 
 
-@register_need('epoch')
+@register_need('epoch', example=lambda batch: 0)
 def epoch(batch: Any) -> int:
     """From 0."""
     return batch.progress.epoch
 
 
-@register_need('iteration')
+@register_need('iteration', example=lambda batch: 0)
 def iteration(batch: Any) -> int:
     """From 0."""
     return batch.progress.iteration
 
 
-@register_need('image_sizes', for_rows=True)
 def image_sizes(batch: Any) -> Tensor:
     """Height and width in pixels of each image without its padding, (N, 2) int64; where nobody knows, the batch's."""
     sizes = batch.sizes or [tuple(batch.images.shape[-2:])] * len(batch.images)
-    return torch.tensor([list(size) for size in sizes], device=batch.images.device)
+    return torch.tensor([list(size) for size in sizes]).to(batch.images.device, non_blocking=True)
 
 
-@register_need('boxes')
+register_need('image_sizes', for_rows=True, example=image_sizes)(image_sizes)
+
+
+@register_need('boxes', example=_whole_images)
 def boxes(batch: Any) -> Tensor:
     """All ground truth of a detection batch as RoIs are given, (M, 5): image, x1, y1, x2, y2 in its pixels.
 
@@ -129,15 +147,18 @@ def boxes(batch: Any) -> Tensor:
         ValueError: If the data samples carry no boxes.
     """
     found = [_instances(sample).bboxes for sample in _samples(batch, 'boxes')]
-    tensors = [getattr(item, 'tensor', item).reshape(-1, 4) for item in found]  # mmdet's box structures, or tensors
-    device = batch.images.device
-    counts = torch.tensor([len(tensor) for tensor in tensors], device=device)
-    image = torch.arange(len(tensors), device=device).repeat_interleave(counts)
-    corners = torch.cat(tensors).to(device)
+    tensors = [getattr(item, 'tensor', item) for item in found]  # mmdet's box structures, or tensors
+    if odd := [tuple(tensor.shape) for tensor in tensors if tensor.ndim != 2 or tensor.size(1) != 4]:
+        raise ValueError(
+            f'boxes are needed, and this batch has some of shape {odd[0]}, expected (boxes, 4): x1, y1, x2, y2'
+        )
+    corners = torch.cat(tensors).to(batch.images.device)
+    counts = torch.tensor([len(tensor) for tensor in tensors])  # on the CPU, so that nobody waits for a GPU
+    image = torch.arange(len(tensors)).repeat_interleave(counts).to(corners.device, non_blocking=True)
     return torch.cat([image[:, None].to(corners.dtype), corners], dim=1)
 
 
-@register_need('box_labels')
+@register_need('box_labels', example=_zeros)
 def box_labels(batch: Any) -> Tensor:
     """The class of each of ``boxes``, (M,) int64.
 
@@ -155,13 +176,18 @@ def assignments(batch: Any) -> tuple[Tensor, ...]:
     which most heads make once for each level, FCOS once for all of them. Of the head that the loss's own taps lie in.
 
     Raises:
-        ValueError: If no head tells them.
+        ValueError: If no head tells them, or it tells something else (YOLOX tells those of positive ones only).
     """
     told = [list(levels) for levels in batch.assigned.values() if levels]
     if len(told) != 1:
         raise ValueError(
             f'assignments are needed, and {len(told)} dense heads of the student told theirs ({list(batch.assigned)}): '
             "tap one whose classification loss takes them in, as in on='bbox_head[0][0]'"
+        )
+    if odd := [(tuple(t.shape), t.dtype) for t in told[0] if t.ndim != 1 or t.dtype != torch.int64]:
+        raise ValueError(
+            f'assignments are needed, and {next(iter(batch.assigned))} tells its loss {odd[0]}, expected '
+            'a class for each position, (positions,) of int64: this head assigns in another way'
         )
     return tuple(told[0])
 

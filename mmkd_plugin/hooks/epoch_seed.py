@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..datasets.indexed import index_training_data
+from ..datasets.indexed import index_training_data, owners, transforms_of
 from ..options import check_bool
 from ..randomness import Replay, seed_everything
 
@@ -33,7 +33,8 @@ class EpochSeedHook(Hook):
 
     Raises:
         ValueError: If ``by_sample`` is no boolean.
-        RuntimeError: Before training: if ``by_sample`` meets a loop that is not epoch-based.
+        RuntimeError: Before training: if ``by_sample`` meets a loop that is not epoch-based, or a transform that shows
+            images which it remembers.
     """
 
     priority = 'VERY_HIGH'
@@ -51,8 +52,9 @@ class EpochSeedHook(Hook):
                     f'EpochSeedHook: by_sample=True needs epochs, which a {type(loop).__name__} does not count: every '
                     'pass over the data would show the same images'
                 )
-            self._replay = Replay(runner.seed or 0)
-            index_training_data(loop).replay = self._replay
+            data = index_training_data(loop)
+            _refuse_memories(data)
+            self._replay = data.replay = Replay(runner.seed or 0)
         elif getattr(runner.train_dataloader, 'persistent_workers', False):
             runner.logger.warning(
                 'EpochSeedHook: train_dataloader.persistent_workers=True, so a resumed run will draw other '
@@ -72,3 +74,14 @@ class EpochSeedHook(Hook):
             loader.worker_init_fn = partial(
                 worker_init_fn, num_workers=loader.num_workers, rank=get_rank(), seed=(seed + 500_000) % 2**31
             )
+
+
+def _refuse_memories(dataset: Any) -> None:
+    """Mmdet's cached mixtures show images that this worker has met before."""
+    for owner in owners(dataset.dataset):
+        for transform in transforms_of(getattr(owner, 'pipeline', ())):
+            if hasattr(transform, 'results_cache'):
+                raise RuntimeError(
+                    f'EpochSeedHook: by_sample=True cannot repeat {type(transform).__name__}, which mixes in what its '
+                    'worker has met before: use the transform without a cache'
+                )

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.dataset import Compose
 from torch import nn
 
-from ..datasets.indexed import owners
+from ..datasets.indexed import owners, transforms_of
 from ..networks import network_of
 
 _WHY = 'so that a prediction belongs to no single sample: remove'
@@ -72,18 +72,8 @@ def _plan(hook: Any) -> Iterator[tuple[int, Any, Any]]:
 
 def _mixing_transform(pipeline: Any) -> str | None:
     """The name of a transform that takes in other images than its own."""
-    for transform in _transforms(pipeline):
+    for transform in transforms_of(pipeline):
         # mmdet's cached ones keep images that they saw; the others say which ones they want
         if hasattr(transform, 'results_cache') or hasattr(transform, 'get_indexes'):
             return type(transform).__name__
     return None
-
-
-def _transforms(node: Any) -> Iterator[Any]:
-    """Those of a pipeline, and those within them (``RandomApply``, ``RandomChoice``)."""
-    if not isinstance(node, (list, tuple)):
-        yield node
-        inner = getattr(node, 'transforms', ())
-        node = inner if isinstance(inner, (list, tuple)) else (inner,)
-    for child in node:
-        yield from _transforms(child)

@@ -118,7 +118,8 @@ class DistillLoss(nn.Module):
         """Take over what is known before training; nothing by default.
 
         Called once, when weights are loaded and before batch norms are folded; a resumed run loads the loss's own
-        parameters and buffers after it. What is kept must be a parameter or a buffer, so that checkpoints have it.
+        parameters and buffers after it. Without gradient. What is kept goes into parameters or buffers that
+        :meth:`build_connectors` made, so that optimizers, EMA and checkpoints know them.
 
         Args:
             facts: :class:`mmkd_plugin.facts.Facts`: the networks and their tapped modules by side, how many training

@@ -1,6 +1,6 @@
 """A pass that changes nothing: to learn shapes, and what has to be known of taps before training."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,6 @@ def dry_run(
     images: Tensor,
     taps: Iterable[Tap],
     branches: Collection[BoxBranch] = (),
-    write: Mapping[Tap, Tensor] | None = None,
 ) -> tuple[Taps, set[Tap]]:
     """A full pass in evaluation mode that changes nothing.
 
@@ -39,7 +38,6 @@ def dry_run(
         images: (N, C, H, W).
         taps: What is read.
         branches: Box branches that this needs.
-        write: What takes the place of tapped values, see :class:`Taps`.
 
     Returns:
         What the taps read, and those that must be cloned because a later module works in place.
@@ -48,11 +46,11 @@ def dry_run(
         ValueError: If a tap names no module, or the model cannot run on such images.
     """
     taps, model, side = list(taps), network.model, network.side
-    paths = {tap.path for tap in (*taps, *(write or {}))}
+    paths = {tap.path for tap in taps}
     rois = dict.fromkeys(branches, example_rois(images))
 
     def tapped(clone: set[Tap]) -> Taps:
-        recorded = Taps(model, taps, side, clone, write=write)
+        recorded = Taps(model, taps, side, clone)
         try:
             with recorded.recording():
                 network.run(images, paths, rois)

@@ -6,7 +6,7 @@ from .labels import Labels
 from .own import Own
 from .peer import Peer
 from .preprocessing import SizesBeforePadding
-from .source import SOURCES, Source, build_source
+from .source import SOURCES, Source, build_source, check_apart
 
 __all__ = [
     'DISTILLED_KEYS',
@@ -21,6 +21,7 @@ __all__ = [
     'TeacherSpec',
     'build_source',
     'build_teacher',
+    'check_apart',
     'plain_student',
     'untrained',
 ]

@@ -4,6 +4,7 @@ import copy
 import difflib
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ def build_teacher(
                 'random weights, as in some ablations, say untrained=True.)'
             )
     if not built:
-        with keep_random_state():
+        # the weights of one that is trained come from a file; those of others must differ from each other
+        with keep_random_state() if trained else nullcontext():
             model = MODELS.build(model)
     return TeacherSpec(name, model, None if checkpoint is None else str(checkpoint), built=built, **options)
 

@@ -16,7 +16,7 @@ from ..randomness import keep_random_state
 from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .folding import ConvNormPairs, fold, use_channels_last
 from .preprocessing import Renormalize
-from .source import SOURCES, Source, Wanted, follow
+from .source import SOURCES, Source, Wanted, check_apart, follow
 
 # of the spread over images; a wrong fold is off by far more, rounding by far less
 _FOLD_TOLERANCE = 1e-2
@@ -38,11 +38,7 @@ class Frozen(Source):
 
     def __init__(self, spec: TeacherSpec, student: nn.Module) -> None:
         super().__init__(spec.name)
-        if _parts(spec.model) & _parts(student):
-            raise ValueError(
-                f'the {spec.name} is, or shares modules or weights with, the student: it would change while '
-                'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
-            )
+        check_apart({'student': student, spec.name: spec.model})
         self.model: Any = spec.model.requires_grad_(False)
         self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
         self._spec = spec
@@ -155,6 +151,9 @@ class Frozen(Source):
         """As :meth:`read`, of a second pass that goes on with what is written, and with gradient into that."""
         with torch.no_grad():  # what is written carries the gradient, the images none
             images = self._shown(batch.images, batch.sizes)
+        if not self.ready:  # a dry run, before it has followed anybody
+            own = next(self.model.parameters(), images)
+            images, written = images.to(own), {tap: value.to(own) for tap, value in written.items()}
         return self._run(images, taps, self._rois(batch, taps), written)
 
     def _rois(self, batch: Batch, taps: Wanted) -> dict[BoxBranch, Tensor]:
@@ -215,11 +214,6 @@ class Frozen(Source):
             self.model, self._channels_last = original, False
             text = f'{self.name}: not made cheaper, it runs as it is ({problem} with batch norms folded)'
             print_log(text, 'current', logging.WARNING)
-
-
-def _parts(model: nn.Module) -> set[int]:
-    """Identities of all modules and parameters."""
-    return {id(part) for parts in (model.modules(), model.parameters()) for part in parts}
 
 
 def _same(got: Tensor, expected: Tensor) -> bool:

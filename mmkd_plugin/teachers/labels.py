@@ -33,6 +33,7 @@ class Labels(Source):
     """
 
     keys: ClassVar[tuple[str, ...]] = ('correct',)
+    needs: ClassVar[tuple[str, ...]] = ('labels',)
 
     def __init__(self, name: str, correct: float = 0.99) -> None:
         super().__init__(name)

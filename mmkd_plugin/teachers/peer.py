@@ -12,7 +12,7 @@ from ..files.checkpoint import fingerprint
 from ..networks import Tap, Taps, dry_run, network_of
 from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .preprocessing import Renormalize
-from .source import SOURCES, Source, Wanted, follow
+from .source import SOURCES, Source, Wanted, check_apart, follow
 
 
 @SOURCES.register_module()
@@ -39,7 +39,7 @@ class Peer(Source):
 
     Raises:
         TypeError: If the network is no ``BaseModel``.
-        ValueError: If its preprocessing cannot be matched.
+        ValueError: If its preprocessing cannot be matched, or it shares weights with the student.
     """
 
     keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'task_loss')
@@ -52,6 +52,7 @@ class Peer(Source):
                 f'{name} (Peer) is a {type(spec.model).__name__}, expected a mmengine BaseModel, which has losses of '
                 'its own to learn from'
             )
+        check_apart({'student': student, name: spec.model})
         self.model: Any = spec.model
         self.task_loss = task_loss
         self._spec = spec

@@ -32,6 +32,8 @@ class Source:
         name: Its key in ``teachers``.
     """
 
+    #: Of what losses may ask for, what it reads of a batch.
+    needs: ClassVar[tuple[str, ...]] = ()
     #: Keys that a config may give besides ``type``.
     keys: ClassVar[tuple[str, ...]] = ()
     #: Whether its network is trained beside the student, with losses of its own (:meth:`learn`).
@@ -125,6 +127,26 @@ class Source:
             ValueError: If it does not do that.
         """
         raise ValueError(f"'{self.name}' ({type(self).__name__}) sends nothing through; a frozen teacher does")
+
+
+def check_apart(networks: Mapping[str, Any]) -> None:
+    """See that networks share nothing: one would change while it teaches the other.
+
+    Args:
+        networks: By name, the student first; None for a source without one.
+
+    Raises:
+        ValueError: If two share modules or weights.
+    """
+    seen: dict[int, str] = {}
+    for name, network in networks.items():
+        own = {id(part) for parts in (network.modules(), network.parameters()) for part in parts} if network else ()
+        if others := {seen[part] for part in own if part in seen}:
+            raise ValueError(
+                f'the {name} is, or shares modules or weights with, the {min(others)}: it would change while '
+                'it teaches. Pass a copy.deepcopy of it, or a config and a checkpoint'
+            )
+        seen |= dict.fromkeys(own, name)
 
 
 def follow(module: nn.Module, like: Tensor) -> None:

@@ -43,6 +43,13 @@ def test_a_peer_learns_from_the_student():
         written('a', **three)
 
 
+def test_lists_in_lists():
+    assert written([['a', 'b'], 'c']) == {'student': ['a', 'b', 'c'], 'teacher': ['a', 'b', 'c']}
+    unequal = [{'student': 'a', 'teacher': ['b', 'c']}, {'student': ['d', 'e'], 'teacher': 'f'}]
+    with pytest.raises(ValueError, match='has on='):
+        written(unequal)  # or else d would be compared with c
+
+
 @pytest.mark.parametrize('on', [None, [], {'student': 'a'}, {'student': 'a', 'teacher': []}, 3, {}, ['a', 3]])
 def test_bad_taps(on):
     with pytest.raises(ValueError, match=r"losses\['loss_x'\] has on="):
@@ -56,6 +63,17 @@ def test_bad_taps(on):
         ('a', {'teacher': 'z'}, r"names teacher='z', expected one of \['teacher'\]"),
         ('a', {'sources': []}, r'reads a teacher, and there is none: give either teacher='),
         ({'student': 'a', 'techer': 'b'}, {}, r'on=dict\(techer=...\) \(did you mean teacher'),
+        (
+            {'studnet': 'a', 'teacher': 'b'},
+            {},
+            r"mean student\?\), expected 'student', who learns, and teacher",
+        ),
+        (
+            {'student': 'a', 'y': 'b'},
+            {'sources': ['x', 'y'], 'teacher': 'x'},
+            r"teacher='x', and on reads \['y'\]",
+        ),
+        ('a', {'sources': ['teacher', 'y']}, r'names teacher=None, expected one of'),
         (
             {'student': 'a', 'x': 'b', 'y': 'b'},
             {'sources': ['x', 'y']},

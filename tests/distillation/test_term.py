@@ -7,7 +7,7 @@ import torch
 from mmkd_plugin.distillation.term import Term
 from mmkd_plugin.facts import Batch, Progress
 from mmkd_plugin.losses import DistillLoss
-from mmkd_plugin.networks import Network, Tap
+from mmkd_plugin.networks import BoxBranch, Network, Tap
 
 NOTHING = Batch(torch.zeros(2, 1, 1, 1))
 
@@ -127,6 +127,29 @@ def test_names_are_words():
     name: Any = 3
     with pytest.raises(ValueError, match=r"losses=\{'3': \.\.\.\} given"):
         Term(name, {'type': 'KDLoss', 'on': 'a'}, ['t'])
+
+
+def test_what_a_loss_is_may_depend_on_its_arguments():
+    class Either(DistillLoss):
+        def __init__(self, related=False, loss_weight=1.0):
+            super().__init__(loss_weight)
+            self.relates_layers = related  # type: ignore[misc]
+
+    assert len(Term('loss_e', {'type': Either, 'on': ['a', 'b']}, ['t'])) == 2
+    assert len(Term('loss_e', {'type': Either, 'on': ['a', 'b'], 'related': True}, ['t'])) == 1
+
+
+def test_rois_need_a_learner():
+    class Alone(DistillLoss):
+        sides = ('teacher',)
+
+    class Rois(Anything):
+        def rows(self, tap):
+            return BoxBranch()
+
+    term = Term('loss_a', {'type': Alone, 'on': 'x'}, ['t'])
+    with pytest.raises(ValueError, match='reads RoIs, which are those that a learner samples'):
+        term.locate({'t': Rois(None, 't')})
 
 
 def test_needs_are_known():

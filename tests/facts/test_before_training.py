@@ -1,11 +1,14 @@
 """What a loss learns before training, through the Runner."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from mmengine.registry import MODELS
+from torch import nn
 
+from mmkd_plugin import distill
 from mmkd_plugin.losses import DistillLoss
 from tests.conftest import build, student_cfg, trained_like
 from tests.end_to_end.helpers import digits_cfg, runner_of
@@ -59,6 +62,40 @@ class TestFacts:
         kill(self.config(tmp_path / 'part', tmp_path / 't.pth'), 5)
         after = resumed(self.config(tmp_path / 'part', tmp_path / 't.pth'))
         torch.testing.assert_close(after.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+    @pytest.mark.parametrize('late', ['parameter', 'buffer', 'exchanged'])
+    def test_what_comes_too_late_for_optimizers_and_averages(self, late, student, teacher):
+        class Late(DistillLoss):
+            def build_connectors(self, student, teacher):
+                self.scale = nn.Parameter(torch.ones(1))
+
+            def prepare(self, facts):
+                if late == 'buffer':
+                    self.register_buffer('margin', torch.zeros(1))
+                else:
+                    self.scale = nn.Parameter(torch.zeros(1))
+                    if late == 'parameter':
+                        self.other = nn.Parameter(torch.zeros(1))
+
+            def forward(self, student, teacher):
+                return (self.scale * student - teacher).square().mean()
+
+        model = distill(student, {'loss_l': {'type': Late, 'on': 'head.fc'}}, teacher=teacher)
+        with pytest.raises(ValueError, match=r'prepare\(\) made or exchanged parameters or buffers'):
+            model.distill.prepare(model, torch.zeros(1))
+
+    def test_a_shape_that_is_kept_keeps_no_network(self, student, teacher):
+        class Keeps(DistillLoss):
+            def build_connectors(self, student, teacher):
+                self.shape = teacher
+                assert teacher.numel() == 2 * 10
+
+            def forward(self, student, teacher):
+                return (student - teacher).square().mean()
+
+        model = distill(student, {'loss_k': {'type': Keeps, 'on': 'head.fc'}}, teacher=teacher)
+        twin = copy.deepcopy(model)
+        assert type(twin.distill.losses.loss_k[0].shape) is tuple
 
     def test_nobody_told_of_the_data(self, tmp_path):
         torch.save(build(student_cfg(), 7).state_dict(), tmp_path / 't.pth')

@@ -1,10 +1,15 @@
+import copy
+
 import pytest
 import torch
 from mmengine.structures import InstanceData
 from mmpretrain.structures import DataSample
 
+from mmkd_plugin import distill
 from mmkd_plugin.facts import NEEDS, Batch, Progress, register_need
+from mmkd_plugin.losses import DistillLoss
 from mmkd_plugin.networks import BoxBranch, Region
+from tests.conftest import batch as tiny_batch
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 
@@ -82,6 +87,35 @@ def test_boxes_are_rows_with_their_image():
     assert get('box_labels', batch).tolist() == [0, 0, 2]
     with pytest.raises(ValueError, match='an image without gt_instances'):
         get('boxes', samples(1, 2))
+
+
+def test_turned_boxes_are_refused():
+    from mmdet.structures import DetDataSample
+
+    sample = DetDataSample()
+    sample.gt_instances = InstanceData(bboxes=torch.zeros(4, 5), labels=torch.zeros(4))
+    with pytest.raises(ValueError, match=r'some of shape \(4, 5\), expected \(boxes, 4\)'):
+        get('boxes', [sample])
+
+
+def test_a_need_without_an_example_waits_for_the_first_step(student, teacher):
+    class Hard(DistillLoss):
+        needs = ('difficulty',)
+
+        def forward(self, student, teacher, difficulty):
+            return (difficulty * (student - teacher).square().mean(1)).mean()
+
+    def difficulty(batch):
+        return torch.tensor([float(sample.gt_label) for sample in batch.data_samples])
+
+    for example in (None, lambda batch: torch.ones(len(batch.images))):
+        register_need('difficulty', for_rows=True, example=example)(difficulty)
+        try:
+            losses = {'loss_h': {'type': Hard, 'on': 'head.fc'}}
+            model = distill(copy.deepcopy(student), losses, teacher=copy.deepcopy(teacher)).train()
+            assert model(**tiny_batch(), mode='loss')['loss_h'] > 0
+        finally:
+            del NEEDS['difficulty']
 
 
 def test_assignments_of_no_head():

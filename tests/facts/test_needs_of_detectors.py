@@ -60,6 +60,19 @@ class TestNeedsOfDetectors:
         assert image_sizes.tolist() == [[96, 96]] * 2
         assert iteration == 7
 
+    def test_a_loss_that_lines_them_up_with_positions(self):
+        class Lines(DistillLoss):
+            needs: ClassVar[tuple[str, ...]] = ('assignments',)
+
+            def forward(self, student, teacher, assignments):
+                scores = student.permute(0, 2, 3, 1).reshape(-1, 10)  # 9 anchors
+                return (scores[assignments[0] < 10] - 1).square().sum() / len(scores)
+
+        cfg = one_stage_cfg('RetinaNet')
+        losses = {'loss_l': {'type': Lines, 'on': 'bbox_head[0][0]'}}
+        model = distill(detector(cfg), losses, teacher=detector(cfg, 1)).train()
+        assert model(**scenes(), mode='loss')['loss_l'].requires_grad
+
     def test_a_tap_outside_of_dense_heads(self):
         cfg = one_stage_cfg('RetinaNet')
         losses = {'loss_look': {'type': 'LookingLoss', 'on': 'neck[0]'}}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mmkd_plugin.hooks import EpochSeedHook
+from mmkd_plugin.hooks import EpochSeedHook, epoch_seed
 from tests.end_to_end.helpers import digits_cfg, runner_of
 from tests.killing import kill, resumed
 
@@ -70,6 +70,12 @@ class TestBySample:
         kill(self.config(tmp_path / 'part', workers=2, by_sample=True), 6)
         after = resumed(self.config(tmp_path / 'part', workers=2, by_sample=True)).state_dict()
         torch.testing.assert_close(after, whole, rtol=0, atol=0)
+
+    def test_what_a_worker_remembers_cannot_be_repeated(self):
+        mosaic = SimpleNamespace(results_cache=[])
+        data = SimpleNamespace(dataset=SimpleNamespace(pipeline=SimpleNamespace(transforms=[mosaic])))
+        with pytest.raises(RuntimeError, match='by_sample=True cannot repeat SimpleNamespace'):
+            epoch_seed._refuse_memories(data)
 
     def test_a_loop_without_epochs_is_refused(self):
         runner = SimpleNamespace(train_loop=object(), seed=0)

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmkd_plugin import distill
-from mmkd_plugin.losses import fitnet_loss, kd_loss
+from mmkd_plugin.losses import DistillLoss, fitnet_loss, kd_loss
 from tests.conftest import KD, batch, student_cfg, trained_like
 from tests.detection import batch as scenes
 from tests.detection import detector, faster_rcnn_cfg, one_stage_cfg
@@ -98,6 +99,16 @@ class TestCountingTaps:
         assert len(model.distill.losses.loss_fitnet) == 4
 
 
+@MODELS.register_module()
+class AnyLoss(DistillLoss):
+    """Of any number of layers of any shape."""
+
+    relates_layers: ClassVar[bool] = True
+
+    def forward(self, student, teacher):
+        return sum((s.mean() - t.mean()) ** 2 for s, t in zip(student, teacher, strict=True))
+
+
 class TestWritingTaps:
     """Student features go through the teacher's later layers, with gradient into the student alone."""
 
@@ -184,13 +195,26 @@ class TestWritingTaps:
         with pytest.raises(ValueError, match=match):
             distill(student, {'loss_kd': {**self.THROUGH['loss_kd'], **change}}, teacher=teacher)
 
+    def test_several_places_read_as_one(self, student, teacher):
+        losses = {'loss_kd': {**KD['loss_kd'], 'on': {'student': ['backbone.layer3', 'neck'], 'teacher': 'head.fc'},
+                              'through': ['backbone.layer3', 'neck']}}  # fmt: skip
+        with pytest.raises(ValueError, match=r"student has at \['backbone.layer3'\] does not reach what is read"):
+            distill(student, losses, teacher=teacher)  # the neck cuts it off
+        on = {'student': ['backbone.layer1', 'backbone.layer2'], 'teacher': ['backbone.layer2.0', 'head.fc']}
+        losses = {'loss_r': {'type': 'AnyLoss', 'on': on, 'through': ['backbone.layer1', 'backbone.layer2']}}
+        model = distill(student, losses, teacher=teacher).train()
+        assert model(**batch(), mode='loss')['loss_r'] > 0
+
+    def test_a_teacher_of_another_precision(self, student, teacher):
+        model = distill(student, self.THROUGH, teacher=teacher.double()).train()
+        assert model(**batch(), mode='loss')['loss_kd'] > 0
+
     def test_behind_what_is_read(self, student, teacher):
         on = {'student': 'backbone.layer3', 'teacher': 'backbone.layer2'}
         losses: dict[str, Any] = {'loss_hint': {'type': 'FitNetLoss', 'on': on, 'regressor': 'identity'}}
         losses['loss_hint']['through'] = 'backbone.layer3'
-        model = distill(student, losses, teacher=teacher).train()
-        with pytest.raises(RuntimeError, match=r"does not reach \['backbone.layer2'\] of 'teacher': read it behind"):
-            model(**batch(), mode='loss')
+        with pytest.raises(ValueError, match=r"student has at \['backbone.layer3'\] does not reach what is read"):
+            distill(student, losses, teacher=teacher)
 
     def test_through_the_runner(self, tmp_path):
         def config(folder):

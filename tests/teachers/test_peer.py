@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from torch import nn
 
 from mmkd_plugin import distill
 from mmkd_plugin.files.checkpoint import read_checkpoint, state_dict_of
 from mmkd_plugin.losses import kd_loss
 from tests.conftest import batch, build, student_cfg
 from tests.detection import detector, faster_rcnn_cfg
+from tests.distillation.test_step import set_progress
 from tests.end_to_end.helpers import digits_cfg, runner_of
 from tests.killing import kill, resumed
 
@@ -99,9 +102,9 @@ def test_initial_weights_are_its_own_and_leave_the_students_alone():
         return model, torch.rand(1)
 
     peers = {name: {'type': 'Peer', 'model': student_cfg()} for name in ('peer', 'other')}
-    on = {'student': 'head.fc', 'peer': 'head.fc'}
+    losses = {f'loss_{name}': {**KL, 'on': {'student': 'head.fc', name: 'head.fc'}} for name in peers}
     (model, drawn), (plain, expected) = (
-        made(teachers=peers, losses={'loss_kl': {**KL, 'on': on}}),
+        made(teachers=peers, losses=losses),
         made(teacher={'model': student_cfg(), 'untrained': True}, losses={'loss_kl': KL}),
     )
     nets = [model, model.distill.peers.peer, model.distill.peers.other]
@@ -124,6 +127,34 @@ def test_it_may_start_from_a_checkpoint(student, tmp_path):
     model = pair(student, model=student_cfg(), checkpoint=str(tmp_path / 'start.pth'))
     model.distill.prepare(model, torch.zeros(1))
     assert torch.equal(model.distill.peers.peer.head.fc.weight, build(student_cfg(), 9).head.fc.weight)
+
+
+def test_two_peers_differ_though_nothing_but_their_constructors_draws(student):
+    class Plain(BaseModel):
+        def __init__(self, data_preprocessor=None):
+            super().__init__(data_preprocessor)
+            self.fc = nn.Linear(28 * 28, 10)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            scores = self.fc(inputs.flatten(1))
+            return {'loss': scores.square().mean()} if mode == 'loss' else scores
+
+    MODELS.register_module(name='PlainPeer', module=Plain)
+    peers = {name: {'type': 'Peer', 'model': {'type': 'PlainPeer'}} for name in ('one', 'two')}
+    losses = {f'loss_{name}': {**KL, 'on': {'student': 'head.fc', name: 'fc'}} for name in peers}
+    model = distill(student, losses, teachers=peers)
+    model.distill.prepare(model, torch.zeros(1))
+    assert not torch.equal(model.distill.peers.one.fc.weight, model.distill.peers.two.fc.weight)
+
+
+def test_a_peer_that_waits_leaves_the_student_to_itself(student):
+    """Its graph is not looked at: activation checkpoints, and branches that are unused now and then, are its own."""
+    set_progress(0, 0)
+    late = {name: {**cfg, 'schedule': {'begin': 1}} for name, cfg in MUTUAL.items()}
+    model = pair(student, late, task_loss={'schedule': {'begin': 1}})
+    model.distill.phases.find = lambda *_, **__: pytest.fail('looked at the graph')
+    sum(model(**batch(), mode='loss').values()).backward()
+    assert model.head.fc.weight.grad is not None
 
 
 def test_schedules_of_its_task_and_what_is_off_is_not_run(student):
@@ -191,6 +222,7 @@ def test_another_architecture_of_detectors_on_the_neck():
         ({'modle': 1}, MUTUAL, ValueError, r"peer \(Peer\) has the unknown keys \['modle'\] \(did you mean model"),
         ({'untrained': True}, MUTUAL, ValueError, r"unknown keys \['untrained'\]"),
         ({'task_loss': {'weight': 1}}, MUTUAL, ValueError, r'peer: task_loss has the unknown keys'),
+        ({'task_loss': {'loss_weight': 0}}, {'loss_kl': KL}, ValueError, r'nothing trains the peer: its task_loss has'),
         (
             {},
             {'loss_kl': {**KL, 'learner': 'pear'}},
@@ -202,6 +234,27 @@ def test_another_architecture_of_detectors_on_the_neck():
 def test_mistakes(student, change, losses, error, match):
     with pytest.raises(error, match=match):
         pair(student, losses, **change)
+
+
+def test_a_peer_that_nobody_compares_is_refused(student, teacher):
+    peers = {'peer': {'type': 'Peer', 'model': student_cfg()}, 'teacher': teacher}
+    with pytest.raises(ValueError, match=r"no loss reads the teachers \['peer'\]"):
+        distill(student, {'loss_kd': {**KL, 'teacher': 'teacher'}}, teachers=peers)
+
+
+def test_names_that_would_be_added_up(student):
+    losses = {'loss_kl': {**KL, 'on': {'student': 'head.fc', 'lossy': 'head.fc'}}}
+    with pytest.raises(ValueError, match="the peer 'lossy', expected an identifier without 'loss' in it"):
+        distill(student, losses, teachers={'lossy': {'type': 'Peer', 'model': student_cfg()}})
+
+
+def test_peers_share_nothing(student, teacher):
+    with pytest.raises(ValueError, match='the peer is, or shares modules or weights with, the student'):
+        pair(student, model=student)
+    both = {'peer': {'type': 'Peer', 'model': teacher}, 'frozen': {'model': teacher}}
+    losses = {name: {**KL, 'on': {'student': 'head.fc', name[5:]: 'head.fc'}} for name in ('loss_peer', 'loss_frozen')}
+    with pytest.raises(ValueError, match='the frozen is, or shares modules or weights with, the peer'):
+        distill(student, losses, teachers=both)
 
 
 def test_rois_of_peers_are_refused():

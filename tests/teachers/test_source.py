@@ -28,9 +28,10 @@ class TestOwn:
         assert model.backbone.layer3[0].downsample[0].weight.grad.abs().sum() > 0
         assert all(p.grad is None for p in model.backbone.layer4.parameters())
 
-    def test_the_student_as_it_is_teaches_itself_nothing(self, student):
-        losses = {'loss_kd': {**KD['loss_kd'], 'on': 'head.fc'}}
-        assert distill(student, losses, teachers=OWN).train()(**batch(), mode='loss')['loss_kd'].abs() < 1e-6
+    @pytest.mark.parametrize('on', ['head.fc', {'student': 'head.fc', 'own': 'head.fc'}])
+    def test_the_same_place_would_teach_nothing(self, student, on):
+        with pytest.raises(ValueError, match=r"compares 'head.fc' of the student with itself, and teaches nothing"):
+            distill(student, {'loss_kd': {**KD['loss_kd'], 'on': on}}, teachers=OWN)
 
     def test_no_second_pass(self, student):
         model = distill(student, DEEPER, teachers=OWN).train()
@@ -81,6 +82,12 @@ class TestLabels:
         logits = torch.full((1, 100), math.log(0.01 / 99))
         logits[0, 3] = math.log(0.99)
         assert (logits / 20).softmax(1)[0, 3].item() == pytest.approx(0.0157412, rel=1e-5)
+
+    def test_mixed_images_have_no_label(self, teacher):
+        cfg = student_cfg()
+        cfg['train_cfg'] = {'augments': {'type': 'Mixup', 'alpha': 0.2}}
+        with pytest.raises(ValueError, match=r"'virtual' of losses\['loss_kd'\] \(KDLoss\) needs one class per image"):
+            distill(build(cfg), KD, teachers=self.LABELS)
 
     def test_classes_of_rois(self):
         from tests.detection import batch as scenes
@@ -197,6 +204,6 @@ class TestKinds:
             distill(student, KD, teacher='Own')
 
     def test_no_pass_to_go_through(self, student):
-        losses = {'loss_kd': {**KD['loss_kd'], 'through': 'head.fc'}}
+        losses = {'loss_kd': {**KD['loss_kd'], 'on': {'student': 'neck', 'own': 'head.fc'}, 'through': 'neck'}}
         with pytest.raises(ValueError, match=r"'own' \(Own\) sends nothing through"):
             distill(student, losses, teachers=OWN)
