@@ -47,6 +47,7 @@ import sys, copy, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
+from mmkd_plugin import distill
 from tests.conftest import student_cfg, build, batch, KD
 from tests.distillation.test_phases import HINT, LATER, OPTIMIZERS, run, states_of, student_of
 dist.init_process_group('gloo')
@@ -91,6 +92,18 @@ with DefaultScope.overwrite_default_scope('mmpretrain'):
             same_everywhere(model)
     print('off is off', flush=True)
 
+    late = {**KD['loss_kd'], 'schedule': {'begin': 2}}
+    peer = {'type': 'Peer', 'model': build(student_cfg(), 7), 'task_loss': {'schedule': {'begin': 2}}}
+    model = distill(build(student_cfg()), {'loss_kl': late, 'loss_back': {**late, 'learner': 'peer'}},
+                    teachers={'peer': peer})
+    before = copy.deepcopy(model.distill.state_dict())
+    used = run(wrapped(model), OPTIMIZERS[0], {})
+    torch.testing.assert_close(model.distill.state_dict(), before, rtol=0, atol=0)
+    run(wrapped(model), used, {}, first=4)
+    assert not torch.equal(model.distill.peers.peer.head.fc.weight, before['peers.peer.head.fc.weight'])
+    same_everywhere(model)
+    print('peers wait, and learn', flush=True)
+
     model = wrapped(student_of(KD))
     data = batch()
     if rank == 1:
@@ -116,6 +129,7 @@ def test_what_is_off_is_untouched_and_a_run_ends_everywhere(tmp_path):
     script.write_text(PHASES)
     for process in together(script, ROOT):
         assert 'off is off' in process.stdout
+        assert 'peers wait, and learn' in process.stdout
         assert 'both end' in process.stdout
 
 
