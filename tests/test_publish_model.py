@@ -13,7 +13,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 
 from mmkd_plugin.files.configs import config_path
-from mmkd_plugin.teachers.config import model_of
+from mmkd_plugin.teachers.network_spec import model_of
 from tests.end_to_end.helpers import ROOT
 
 spec = importlib.util.spec_from_file_location('publish_model', ROOT / 'tools/publish_model.py')

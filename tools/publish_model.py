@@ -38,7 +38,7 @@ from mmkd_plugin.files.checkpoint import read_checkpoint, state_dict_of, weights
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.files.fitting import check_finite, misfits, told
 from mmkd_plugin.teachers import build_source
-from mmkd_plugin.teachers.config import model_of
+from mmkd_plugin.teachers.network_spec import model_of
 
 
 def slim(

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..distillation.config import loss_class, read_on
+from ..distillation.read_losses import loss_class, read_on
 from ..files.checkpoint import read_checkpoint, state_dict_of
 from ..files.fitting import load_exactly
 from ..networks import Tap, Taps

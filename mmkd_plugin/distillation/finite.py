@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .phases import train_together
+from .untouched import train_together
 
 #: Steps in a row that may overflow in float16 before the run is ended; a gradient scaler skips each of them.
 PATIENCE = 20

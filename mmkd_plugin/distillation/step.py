@@ -12,13 +12,13 @@ from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
-from .config import check_input_shape, check_losses, read_task_loss
 from .finite import FiniteGuard
-from .phases import Phases
 from .plan import Plan, Planner, check_learners
+from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
+from .untouched import Phases
 
 
 class Distillation(nn.Module):

@@ -11,7 +11,7 @@ from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
 from ..networks import BoxBranch, Network, Tap
 from ..options import check_mapping
-from .config import build_loss, check_name, loss_class, read_on, read_schedule
+from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule
 
 #: By side (the learner, sources), tapped values.
 Values = Mapping[str, Mapping[Tap, Tensor]]

@@ -15,10 +15,10 @@ from torch.utils.data import BatchSampler, DataLoader
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
 from ..options import check_bool, check_number, check_whole
 from .dataset import CondensedDataset, CondensedSampler
+from .mixtures import Mixer, RecipeBook
 from .observer import Observer
 from .options import check_choice, check_path, check_schedule
 from .pace import Pace
-from .recipes import Mixer, RecipeBook
 from .refuse_mixed import refuse_mixtures, refuse_planned_mixtures
 from .report import Report
 from .resume_check import check_data, check_next_round, check_options, check_rounds, fingerprint

@@ -1,8 +1,8 @@
 """Where knowledge comes from: each kind of teacher, and what a config says of one."""
 
-from .config import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 from .frozen import Frozen
 from .labels import Labels
+from .network_spec import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
 from .own import Own
 from .peer import Peer
 from .preprocessing import SizesBeforePadding

@@ -13,8 +13,8 @@ from ..facts import Batch, Progress, Sizes
 from ..files.checkpoint import fingerprint
 from ..networks import BoxBranch, Network, Tap, Taps, dry_run, example_rois, network_of
 from ..randomness import keep_random_state
-from .config import NETWORK_KEYS, TeacherSpec, build_teacher
 from .folding import ConvNormPairs, fold, use_channels_last
+from .network_spec import NETWORK_KEYS, TeacherSpec, build_teacher
 from .preprocessing import Renormalize
 from .source import SOURCES, Source, Wanted, check_apart, follow
 

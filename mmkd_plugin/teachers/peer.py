@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..facts import Batch, Progress
 from ..files.checkpoint import fingerprint
 from ..networks import Tap, Taps, dry_run, network_of
-from .config import NETWORK_KEYS, TeacherSpec, build_teacher
+from .network_spec import NETWORK_KEYS, TeacherSpec, build_teacher
 from .preprocessing import Renormalize
 from .source import SOURCES, Source, Wanted, check_apart, follow
 

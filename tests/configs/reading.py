@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmkd_plugin.distillation.config import read_on as read_sides
+from mmkd_plugin.distillation.read_losses import read_on as read_sides
 from mmkd_plugin.networks import Tap, Taps
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 from tools.recipes import CONFIGS, Recipe, read

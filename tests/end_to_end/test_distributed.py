@@ -49,7 +49,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from mmkd_plugin import distill
 from tests.conftest import student_cfg, build, batch, KD
-from tests.distillation.test_phases import HINT, LATER, OPTIMIZERS, run, states_of, student_of
+from tests.distillation.test_untouched import HINT, LATER, OPTIMIZERS, run, states_of, student_of
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmkd_plugin.datasets import INDEX, Digits, IndexedDataset, rewrapped_loader
 from mmkd_plugin.kcd.dataset import CondensedDataset, CondensedSampler, Recipe
-from mmkd_plugin.kcd.recipes import Mixer, _plain, _recipe
+from mmkd_plugin.kcd.mixtures import Mixer, _plain, _recipe
 
 pytestmark = pytest.mark.openmmlab
 PACK = [{'type': 'PackInputs'}]

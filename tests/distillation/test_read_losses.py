@@ -1,6 +1,6 @@
 import pytest
 
-from mmkd_plugin.distillation.config import check_losses, read_on, read_task_loss
+from mmkd_plugin.distillation.read_losses import check_losses, read_on, read_task_loss
 from mmkd_plugin.facts import Progress
 
 
