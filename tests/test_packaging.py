@@ -37,7 +37,7 @@ def checkout(tmp_path_factory):
     """A copy of what git would hold, since building writes into the folder it builds from."""
     copy = tmp_path_factory.mktemp('checkout') / 'mmkd_plugin'
     ignore = shutil.ignore_patterns(
-        '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__'
+        '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__', 'build', 'dist'
     )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=ignore)
     shutil.rmtree(copy / 'mmkd_plugin' / 'configs', ignore_errors=True)
