@@ -4,6 +4,8 @@ from mmengine.registry import MODELS
 
 from . import losses
 
+BASES = (losses.DistillLoss, losses.SampleRelationLoss)
+
 
 def register_losses() -> None:
     """Register every :class:`DistillLoss` that ``mmkd_plugin.losses`` exports.
@@ -12,5 +14,5 @@ def register_losses() -> None:
     """
     for name in losses.__all__:
         item = getattr(losses, name)
-        if isinstance(item, type) and item is not losses.DistillLoss:
+        if isinstance(item, type) and item not in BASES:
             MODELS.register_module(module=item)

@@ -1,12 +1,13 @@
 """Distillation losses: tensors in, scalar out. Nothing in this room imports the runner."""
 
-from .at import ATLoss, at_loss
 from .base import DistillLoss
-from .dkd import DKDLoss, dkd_loss, dkd_terms
-from .fitnet import FitNetLoss, fitnet_loss
-from .kd import KDLoss, kd_loss
-from .nst import NSTLoss, nst_loss
-from .reviewkd import ReviewKDLoss, hcl_loss
+from .gather import SampleRelationLoss
+from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
+from .logits.kd import KDLoss, kd_loss
+from .maps.at import ATLoss, at_loss
+from .maps.fitnet import FitNetLoss, fitnet_loss
+from .maps.nst import NSTLoss, nst_loss
+from .maps.reviewkd import ReviewKDLoss, hcl_loss
 
 __all__ = [
     'ATLoss',
@@ -16,6 +17,7 @@ __all__ = [
     'KDLoss',
     'NSTLoss',
     'ReviewKDLoss',
+    'SampleRelationLoss',
     'at_loss',
     'dkd_loss',
     'dkd_terms',

@@ -7,9 +7,9 @@ import torch
 
 from mmkd_plugin.losses import ATLoss, at_loss
 
-from . import naive_features as naive
-from .conftest import value_and_gradient
-from .naive_features import normal
+from .. import naive_features as naive
+from ..conftest import value_and_gradient
+from ..naive_features import normal
 
 SHAPES = [
     ((1, 1, 2, 2), (1, 1, 2, 2)),

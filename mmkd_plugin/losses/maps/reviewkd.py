@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..options import check_whole
-from .base import DistillLoss, full_precision
-from .norms import ConnectorNorm2d
+from ...options import check_whole
+from ..base import DistillLoss, full_precision
+from ..norms import ConnectorNorm2d
 
 _MAX_MID_CHANNELS = 512
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..options import check_number
-from .base import DistillLoss, check_logits, check_temperature, full_precision
+from ...options import check_number
+from ..base import DistillLoss, check_logits, check_temperature, full_precision
 
 
 @full_precision

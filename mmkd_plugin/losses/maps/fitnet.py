@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import DistillLoss, full_precision
-from .maps import check_maps, pool_to_smaller
-from .norms import ConnectorNorm1d, ConnectorNorm2d
+from ..base import DistillLoss, full_precision
+from ..norms import ConnectorNorm1d, ConnectorNorm2d
+from ..shapes import check_maps, pool_to_smaller
 
 _REGRESSORS = ('conv_bn_relu', 'conv_bn', 'conv', 'identity')
 

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..options import check_bool
-from .base import DistillLoss, full_precision
-from .maps import check_maps, pool_to_smaller
+from ...options import check_bool
+from ..base import DistillLoss, full_precision
+from ..shapes import check_maps, pool_to_smaller
 
 
 def attention(features: Tensor, p: float = 2.0) -> Tensor:

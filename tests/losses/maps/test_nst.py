@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mmkd_plugin.losses import NSTLoss, nst_loss
 
-from . import naive_features as naive
-from .conftest import value_and_gradient
-from .naive_features import normal
+from .. import naive_features as naive
+from ..conftest import value_and_gradient
+from ..naive_features import normal
 
 KERNELS = [
     ('linear', 'image'),

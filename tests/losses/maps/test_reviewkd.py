@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mmkd_plugin.losses import ReviewKDLoss, hcl_loss
 from mmkd_plugin.losses.norms import ConnectorNorm2d
 
-from . import naive_features as naive
-from .conftest import value_and_gradient
-from .naive_features import normal
+from .. import naive_features as naive
+from ..conftest import value_and_gradient
+from ..naive_features import normal
 
 SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (8, 8), (2, 8), (8, 3), (1, 4)]
 Shapes = Sequence[tuple[int, ...]]

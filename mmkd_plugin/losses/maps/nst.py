@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .base import DistillLoss, full_precision
-from .maps import check_maps, pool_to_smaller
+from ..base import DistillLoss, full_precision
+from ..shapes import check_maps, pool_to_smaller
 
 _DEAD = 1e-6  # a shorter channel has no direction
 Kernel = Literal['linear', 'polynomial', 'gaussian']

@@ -1,4 +1,4 @@
-"""What losses on feature maps share: checking them, and bringing them to one size."""
+"""What losses on features share: checking maps and vectors, and bringing them to one size."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,3 +30,25 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     size = min(student.size(2), teacher.size(2)), min(student.size(3), teacher.size(3))
     pooled = [m if m.shape[2:] == size else F.adaptive_avg_pool2d(m, size) for m in (student, teacher)]
     return pooled[0], pooled[1]
+
+
+def as_vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """One vector for each sample: vectors as they are, and feature maps averaged over their positions.
+
+    Args:
+        student: (N, D_s) or (N, C_s, H_s, W_s).
+        teacher: (N, D_t) or (N, C_t, H_t, W_t), of the same N samples.
+
+    Returns:
+        (N, D_s) and (N, D_t), a map's D being its channels.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    if {student.ndim, teacher.ndim} - {2, 4} or len(student) != len(teacher):
+        raise ValueError(
+            f'student {tuple(student.shape)} and teacher {tuple(teacher.shape)} given, expected vectors (N, D) or '
+            'feature maps (N, C, H, W), which are averaged over their positions, of the same N samples'
+        )
+    vectors = [x if x.ndim == 2 else x.mean((2, 3)) for x in (student, teacher)]
+    return vectors[0], vectors[1]

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import DistillLoss, check_logits, check_temperature, full_precision
+from ..base import DistillLoss, check_logits, check_temperature, full_precision
 
 
 @full_precision

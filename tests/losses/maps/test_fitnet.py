@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mmkd_plugin.losses import FitNetLoss, fitnet_loss
 from mmkd_plugin.losses.norms import ConnectorNorm1d, ConnectorNorm2d
 
-from . import naive_features as naive
-from .conftest import value_and_gradient
-from .naive_features import normal
+from .. import naive_features as naive
+from ..conftest import value_and_gradient
+from ..naive_features import normal
 
 EQUAL: list[tuple[int, ...]] = [(1, 1, 1, 1), (2, 3, 2, 4), (3, 5), (1, 2)]
 OTHER_SIZE = [

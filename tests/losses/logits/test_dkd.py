@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mmkd_plugin.losses import DKDLoss, dkd_loss, dkd_terms, kd_loss
 
-from . import naive
-from .conftest import value_and_gradient
+from .. import naive
+from ..conftest import value_and_gradient
 
 SIZES = [(1, 2), (1, 7), (4, 2), (3, 5), (6, 11)]
 TEMPERATURES = [0.5, 1.0, 4.0, 20.0]

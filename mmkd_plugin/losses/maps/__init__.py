@@ -1,0 +1,1 @@
+"""Losses that compare feature maps of one sample, layer by layer or across layers."""

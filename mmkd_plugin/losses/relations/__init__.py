@@ -1,0 +1,1 @@
+"""Losses that compare relations: between the samples of a batch, or between the layers of a network."""
