@@ -13,12 +13,14 @@ from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
 from .finite import FiniteGuard
+from .phase_log import PhaseLog
 from .plan import Plan, Planner, check_learners
 from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
 from .untouched import Phases
+from .uses import hand_over
 
 
 class Distillation(nn.Module):
@@ -48,6 +50,7 @@ class Distillation(nn.Module):
         check_input_shape(input_shape)
         peers = {name: source for name, source in sources.items() if source.learns}
         self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
+        self._in_order = hand_over(self.terms)
         if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
         check_apart({'student': student, **{name: source.model for name, source in sources.items()}})
@@ -72,6 +75,7 @@ class Distillation(nn.Module):
         self.regions: dict[BoxBranch, Any] = {}
         self.finite = FiniteGuard()
         self.phases = Phases()
+        self.phase_log = PhaseLog()
         self.sizes = SizesBeforePadding(student)
         self._clone: set[Tap] = set()
         self._compared_with_resumed = self._loaded = False
@@ -151,7 +155,7 @@ class Distillation(nn.Module):
                     f'{taught[name]!r:.200}, expected a dictionary with a tensor for each tap'
                 )
         batch.values |= {name: taught[name] for name in self._beside()}
-        for term in self.terms:
+        for term in self._in_order:
             compared = self.routes.tried(term, batch, taught)
             term.connect(compared, batch, networks)
 
@@ -166,7 +170,7 @@ class Distillation(nn.Module):
                     source.load()
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
-                for term in self.terms:
+                for term in self._in_order:
                     term.prepare({'student': student, **networks}, self.data)
             self._loaded = True
         for source in self.sources.values():
@@ -205,7 +209,9 @@ class Distillation(nn.Module):
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
         if trains and (self.planner.phased or not plan.is_plain or active != self.terms):
-            self._leave_out(student, losses, plan, active, nodes)
+            off = self._leave_out(student, losses, plan, active, nodes)
+            if self.planner.phased:
+                self.phase_log.tell(student, plan, off)
         self.finite.watch(losses, images, student)
         return losses
 
@@ -261,8 +267,11 @@ class Distillation(nn.Module):
         plan: Plan,
         active: Sequence[Term],
         nodes: dict[nn.Module, list[Any]],
-    ) -> None:
-        """Leave what is off as it is; `plan.due` are the terms that schedules want, `active` those that had RoIs."""
+    ) -> list[nn.Parameter]:
+        """Leave what is off as it is, and say what that is.
+
+        `plan.due` are the terms that schedules want, `active` those that had RoIs.
+        """
         resting = [peer for name, peer in self.peers.items() if name not in plan.runs]
         off = [p for part in (*self.terms, *resting) if part not in plan.due for p in part.parameters()]
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
@@ -277,6 +286,7 @@ class Distillation(nn.Module):
             name = next(name for name in losses if 'loss' in name)
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
+        return off
 
 
 def _branches(terms: Iterable[Term]) -> list[BoxBranch]:

@@ -62,7 +62,7 @@ class Term(nn.ModuleList):
         self.name, self.learner, self.through, self.schedule = name, learner, through, schedule
         self.sources = [side for side in on if side != learner]
         self.kind = kind.__name__
-        self.sides, self.needs = first.sides, first.needs
+        self.sides, self.needs, self.uses = first.sides, first.needs, first.uses
         self.relates_layers, self.compares_logits = first.relates_layers, first.compares_logits
         self.who = f'{who} ({self.kind})'
         #: By side, the learner's box branch whose RoIs are the rows of each tap; None where images are.

@@ -2,6 +2,7 @@
 
 from .distill import DistillHook
 from .epoch_seed import EpochSeedHook
+from .phase import PhaseHook
 from .teacher_eval import TeacherEvalHook
 
-__all__ = ['DistillHook', 'EpochSeedHook', 'TeacherEvalHook']
+__all__ = ['DistillHook', 'EpochSeedHook', 'PhaseHook', 'TeacherEvalHook']

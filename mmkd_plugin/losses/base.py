@@ -85,6 +85,9 @@ class DistillLoss(nn.Module):
     #: False: a list of taps makes one loss per layer, summed, and all sides have lists of the same length. True: the
     #: loss gets the whole lists, of any length.
     relates_layers: ClassVar[bool] = False
+    #: Other entries of ``losses`` whose learnable parts it uses when these have been trained: by the argument that
+    #: names one, the class that it must be. ``used(argument)`` is that loss.
+    uses: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """See that the class says what it means: a word in brackets is no tuple.
@@ -103,6 +106,23 @@ class DistillLoss(nn.Module):
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = check_number(loss_weight, f'{type(self).__name__}: loss_weight')
+        self._used: dict[str, DistillLoss] = {}  # in a dictionary, so that they are no modules of this one
+
+    def take(self, argument: str, other: 'DistillLoss') -> None:
+        """Get to know a loss that this one uses; before :meth:`build_connectors`."""
+        self._used[argument] = other
+
+    def used(self, argument: str) -> Any:
+        """The loss that an argument names, see :attr:`uses`. What it computes is to be taken as constant.
+
+        Raises:
+            RuntimeError: If nobody told, as where the loss stands alone.
+        """
+        if argument not in self._used:
+            raise RuntimeError(
+                f'{type(self).__name__} uses a {self.uses[argument]}: call take({argument!r}, loss) first'
+            )
+        return self._used[argument]
 
     def build_connectors(self, *sides: Any, **named: Any) -> None:
         """Make learnable parts from the shapes of the taps; nothing by default.
