@@ -98,6 +98,10 @@ SETTINGS = {
 
     # relations between layers
 
+    # trained in stages
+
+    # memory
+
 }  # fmt: skip
 
 
