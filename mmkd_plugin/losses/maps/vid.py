@@ -58,8 +58,8 @@ class VIDLoss(DistillLoss):
 
     The regressor is three 1x1 convolutions without bias, from the student's channels to the teacher's, with ReLUs in
     between. The variance is ``softplus(alpha) + eps``. Of maps of other sizes the larger is averaged down, before the
-    regressor (as RepDistiller). alpha is a parameter and learns, as in the authors' code and RepDistiller; mdistiller
-    does not hand it to the optimizer, so that it stays at the initial variance there.
+    regressor (as RepDistiller). alpha is a parameter and learns; mdistiller does not hand it to the optimizer, so that
+    it stays at the initial variance there.
 
     Weight decay pulls alpha to 0, a variance of 0.69. To leave it out:
     ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'.alpha': dict(decay_mult=0)}))``.
