@@ -7,7 +7,10 @@ from .logits.kd import KDLoss, kd_loss
 from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
+from .maps.ofd import OFDLoss, ofd_loss, ofd_margin
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
+from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
+from .maps.vid import VIDLoss, vid_loss
 
 __all__ = [
     'ATLoss',
@@ -16,8 +19,11 @@ __all__ = [
     'FitNetLoss',
     'KDLoss',
     'NSTLoss',
+    'OFDLoss',
     'ReviewKDLoss',
     'SampleRelationLoss',
+    'SemCKDLoss',
+    'VIDLoss',
     'at_loss',
     'dkd_loss',
     'dkd_terms',
@@ -25,4 +31,9 @@ __all__ = [
     'hcl_loss',
     'kd_loss',
     'nst_loss',
+    'ofd_loss',
+    'ofd_margin',
+    'semckd_attention',
+    'semckd_loss',
+    'vid_loss',
 ]

@@ -7,9 +7,11 @@ from tests.end_to_end.helpers import digits_cfg, runner_of
 pytestmark = [pytest.mark.openmmlab]
 VECTORS = {'type': 'FitNetLoss', 'on': 'neck'}
 STAGES = {'type': 'ReviewKDLoss', 'on': ['backbone.layer3', 'backbone.layer4', 'neck']}
+BEFORE_RELU = {'type': 'OFDLoss', 'on': ['backbone.layer3.1.relu:input', 'backbone.layer4.1.relu:input']}
+ATTENTION = {'type': 'SemCKDLoss', 'on': ['backbone.layer3', 'backbone.layer4'], 'batch_size': 13}
 
 
-@pytest.mark.parametrize('loss', [VECTORS, STAGES], ids=['fitnet', 'reviewkd'])
+@pytest.mark.parametrize('loss', [VECTORS, STAGES, BEFORE_RELU, ATTENTION], ids=['fitnet', 'reviewkd', 'ofd', 'semckd'])
 def test_connectors_train_on_it(tmp_path, loss):
     cfg = digits_cfg(tmp_path, epochs=2)
     cfg.train_dataloader.batch_size = 13
