@@ -8,14 +8,19 @@ from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
+from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
+from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 
 __all__ = [
     'ATLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
+    'IRGLoss',
+    'IRGTransformLoss',
     'KDLoss',
     'NSTLoss',
+    'RKDLoss',
     'ReviewKDLoss',
     'SampleRelationLoss',
     'at_loss',
@@ -23,6 +28,11 @@ __all__ = [
     'dkd_terms',
     'fitnet_loss',
     'hcl_loss',
+    'irg_loss',
+    'irg_transform_loss',
     'kd_loss',
     'nst_loss',
+    'rkd_angle_loss',
+    'rkd_distance_loss',
+    'rkd_loss',
 ]
