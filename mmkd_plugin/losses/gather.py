@@ -50,13 +50,20 @@ def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
 
     Returns:
         (sum of N over the processes, ...) each.
+
+    Raises:
+        ValueError: If the values differ in N.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
+    if len({len(value) for value in values}) > 1:
+        raise ValueError(
+            f'{", ".join(str(tuple(value.shape)) for value in values)} given, expected values of the same samples'
+        )
     count = torch.tensor([len(values[0])], device=values[0].device)
     counts = [torch.zeros_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
-    rows = [int(c) for c in counts]
+    rows = torch.cat(counts).tolist()
     return tuple(_Joined.apply(value, rows) for value in values)  # type: ignore[no-untyped-call]
 
 

@@ -44,7 +44,7 @@ def irg_loss(
             compared, or if the form is unknown.
 
     Example:
-        >>> import torch  # edges 1, 1/4 and 1/4, 1 of 0-2, 0-1; and 1/4, 1/4 of 1-2
+        >>> import torch  # edges 0-1, 0-2, 1-2: 1/4, 1, 1/4 and 1, 1/4, 1/4
         >>> x, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [2.0], [1.0]])
         >>> irg_loss(x, y).item(), irg_loss(x, y, form='mean').item()  # four entries of 9 differ by 3/4
         (0.375, 0.25)
@@ -69,8 +69,8 @@ def irg_transform_loss(
 ) -> Tensor:
     r"""Difference of how far each sample moves from one layer to another, in the two networks.
 
-    Of the same paper as :func:`irg_loss`. Layers come in pairs, first and last, first and last ...; the transformation of
-    a pair is ``||x_i^last - x_i^first||**2`` for each sample i, over the largest of the batch. With T the vectors of
+    Of the same paper as :func:`irg_loss`. Layers come in pairs, first and last, first and last ...; the transformation
+    of a pair is ``||x_i^last - x_i^first||**2`` for each sample i, over the largest of the batch. With T the vectors of
     these, ``D = T^s - T^t`` gives ``sum(D**2) / (2 N)`` or ``mean(D**2)``, summed over the pairs.
 
     Args:
@@ -194,8 +194,9 @@ class IRGLoss(SampleRelationLoss):
 class IRGTransformLoss(SampleRelationLoss):
     """The transformations of IRG between layers, see :func:`irg_transform_loss`.
 
-    ``on`` names layers in pairs, first and last, first and last ...; the authors take the first and the last block of each
-    residual stage. Each sample's move is seen in relation to the largest of its process's batch, unless ``gather=True``.
+    ``on`` names layers in pairs, first and last, first and last ...; the authors take the first and the last block of
+    each residual stage. Each sample's move is seen in relation to the largest of its process's batch, unless
+    ``gather=True``.
 
     The weight 0.005 belongs to the form ``caffe``, for each pair. Deviations: as :class:`IRGLoss`; the edges'
     transformation, which the paper has too, is not in the authors' network and not here.

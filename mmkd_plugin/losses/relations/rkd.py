@@ -14,7 +14,7 @@ from ..shapes import as_vectors
 from .distances import squared_distances
 
 _SHORT = 1e-12  # a shorter vector has no direction
-_ANGLES = 2**21  # that are computed at once: all of 128 samples
+_ANGLES = 2**22  # that are computed at once: all of 161 samples, or those at 4 of 1,024
 
 
 @full_precision
@@ -93,8 +93,8 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor, normalize: bool = False) ->
     h the Huber function. The mean is over all N**3 triplets; those with j or k equal to i have no angle and count as 0.
 
     Cosines come from the squared distances, ``(q_ij + q_ik - q_jk) / (2 d_ij d_ik)``, without any difference of
-    vectors: N**3 numbers instead of N**3 * D, and of these as many at once as 128 samples have. The gradient is
-    computed along with the value, and kept as N**2 numbers.
+    vectors: N**3 numbers instead of N**3 * D, of which no more than some millions are there at once. The
+    gradient is computed along with the value, and kept as N**2 numbers.
 
     Args:
         student: (N, D_s), or maps (N, C_s, H, W), which are averaged over their positions.
@@ -138,17 +138,20 @@ class _MeanOfAngles(torch.autograd.Function):
         n = len(student)
         inverse, inverse_t = _inverse_roots(student), _inverse_roots(teacher)
         total, slope = student.new_zeros(()), torch.zeros_like(student)
-        step = max(1, _ANGLES // n**2)
+        step = min(n, max(1, _ANGLES // n**2))
+        buffers = [student.new_empty(step, n, n) for _ in range(3)]  # used again: new memory costs more than the sums
         for start in range(0, n, step):
-            at = slice(start, start + step)
-            cosines, halves = _cosines(student, inverse, at)
-            difference = cosines - _cosines(teacher, inverse_t, at)[0]
-            huber_slope = difference.clamp(-1, 1)
+            at = slice(start, min(start + step, n))
+            cosines, difference, huber_slope = (buffer[: at.stop - start] for buffer in buffers)
+            _cosines(student, inverse, at, cosines)
+            _cosines(teacher, inverse_t, at, difference)
+            torch.sub(cosines, difference, out=difference)
+            torch.clamp(difference, -1, 1, out=huber_slope)
             total += difference.sub_(huber_slope, alpha=0.5).mul_(huber_slope).sum()
             if ctx.needs_input_grad[0]:
-                # by each q_ij and q_ik alike: through the numerator, and through the distance below it
+                # by q_ij and q_ik alike, through the numerator and through the distance below it; and by q_jk
                 below = cosines.mul_(huber_slope).sum(2)
-                above = halves.mul_(huber_slope)
+                above = _divided(huber_slope, inverse, at)
                 slope[at] += 2 * above.sum(2) - inverse[at].square() * below
                 slope -= above.sum(0)
         ctx.save_for_backward(slope / n**3)
@@ -166,11 +169,15 @@ def _inverse_roots(squared: Tensor) -> Tensor:
     return torch.where(apart, torch.where(apart, squared, 1).rsqrt(), 0)
 
 
-def _cosines(squared: Tensor, inverse: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-    """Cosines at some vertices, (n, N, N), and ``1 / (2 d_ij d_ik)``."""
-    halves = (0.5 * inverse[at])[:, :, None] * inverse[at][:, None]
-    cosines = squared[at][:, :, None] + squared[at][:, None]
-    return cosines.sub_(squared).mul_(halves), halves
+def _cosines(squared: Tensor, inverse: Tensor, at: slice, out: Tensor) -> None:
+    """Those of the angles at some of the samples, (n, N, N)."""
+    torch.add(squared[at][:, :, None], squared[at][:, None], out=out).sub_(squared)
+    _divided(out, inverse, at)
+
+
+def _divided(triplets: Tensor, inverse: Tensor, at: slice) -> Tensor:
+    """In place, by ``2 d_ij d_ik``."""
+    return triplets.mul_((0.5 * inverse[at])[:, :, None]).mul_(inverse[at][:, None])
 
 
 class RKDLoss(SampleRelationLoss):
