@@ -40,6 +40,9 @@ class SampleRelationLoss(DistillLoss):
 def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     """The rows of all processes, in the order of their ranks; without several processes the values themselves.
 
+    So are they where no gradient is computed: in the dry run, whose tensors may lie where the processes cannot send
+    them from, and in evaluation, where processes may have other numbers of batches and would wait for each other.
+
     Every process then computes the same loss of the same rows, and has gradients of its own rows alone. These are
     multiplied by the number of processes, because DDP takes the mean of the processes' gradients, so that what
     parameters get is the gradient of one process on the joined batch. Nothing is sent in the backward pass. Processes
@@ -54,7 +57,8 @@ def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     Raises:
         ValueError: If the values differ in N.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if not (several and torch.is_grad_enabled()):
         return values
     if len({len(value) for value in values}) > 1:
         raise ValueError(
@@ -75,7 +79,10 @@ class _Joined(torch.autograd.Function):
         padded[: len(value)] = value
         parts = [torch.empty_like(padded) for _ in rows]
         dist.all_gather(parts, padded)
-        return torch.cat([part[:n] for part, n in zip(parts, rows, strict=True)])
+        joined = value.new_empty(sum(rows), *value.shape[1:])  # autocast has no torch.cat of float64
+        for own, part in zip(joined.split(rows), parts, strict=True):
+            own.copy_(part[: len(own)])
+        return joined
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
