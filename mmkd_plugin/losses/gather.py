@@ -40,13 +40,14 @@ class SampleRelationLoss(DistillLoss):
 def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     """The rows of all processes, in the order of their ranks; without several processes the values themselves.
 
-    So are they where no gradient is computed: in the dry run, whose tensors may lie where the processes cannot send
-    them from, and in evaluation, where processes may have other numbers of batches and would wait for each other.
-
-    Every process then computes the same loss of the same rows, and has gradients of its own rows alone. These are
+    Every process computes the same loss of the same rows, and has gradients of its own rows alone. These are
     multiplied by the number of processes, because DDP takes the mean of the processes' gradients, so that what
     parameters get is the gradient of one process on the joined batch. Nothing is sent in the backward pass. Processes
     may have different numbers of rows, but the same number in all values that are given together.
+
+    Where no gradient is computed, nothing is sent, and the values stay as they are: in the dry run, whose tensors may
+    lie where the group cannot send from, and in evaluation, where processes may have other numbers of batches and would
+    wait for each other.
 
     Args:
         *values: (N, ...) each, of equal N; all else must be equal on all processes.
@@ -80,7 +81,7 @@ class _Joined(torch.autograd.Function):
         parts = [torch.empty_like(padded) for _ in rows]
         dist.all_gather(parts, padded)
         joined = value.new_empty(sum(rows), *value.shape[1:])  # autocast has no torch.cat of float64
-        for own, part in zip(joined.split(rows), parts, strict=True):
+        for own, part in zip(torch.split(joined, rows), parts, strict=True):
             own.copy_(part[: len(own)])
         return joined
 

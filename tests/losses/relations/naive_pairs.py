@@ -67,10 +67,10 @@ def error(a: Row, b: Row, n: int, form: str) -> complex:
 def irg(student: Vectors, teacher: Vectors, vertex_weight: float, form: str, constant_max: bool = False) -> complex:
     """Of E_ij = ‖x_i − x_j‖² / max, and of the vectors (CVPR 2019)."""
     edges = [over_largest([squared(a, b) for a in x for b in x], constant_max) for x in (student, teacher)]
-    total = error(*edges, len(student), form)
+    total = error(edges[0], edges[1], len(student), form)
     if vertex_weight:
         flat = [[x for row in side for x in row] for side in (student, teacher)]
-        total += vertex_weight * error(*flat, len(student), form)
+        total += vertex_weight * error(flat[0], flat[1], len(student), form)
     return total
 
 
@@ -82,5 +82,5 @@ def irg_transform(student: list[Vectors], teacher: list[Vectors], form: str, con
         for side in (student, teacher):
             first, last = side[pair], side[pair + 1]
             moves.append(over_largest([squared(a, b) for a, b in zip(first, last, strict=True)], constant_max))
-        total += error(*moves, len(student[pair]), form)
+        total += error(moves[0], moves[1], len(student[pair]), form)
     return total

@@ -47,10 +47,10 @@ def test_transformations_are_those_of_the_formula(which, form, constant_max):
     value, gradient = value_and_gradient(
         lambda layer: irg_transform_loss(with_layer(student, layer), teacher, form, constant_max), student[which]
     )
-    lists = [[layer.tolist() for layer in layers] for layers in (student, teacher)]
-    assert value.item() == pytest.approx(naive_pairs.irg_transform(*lists, form).real, rel=1e-9)
+    of_student, of_teacher = ([layer.tolist() for layer in layers] for layers in (student, teacher))
+    assert value.item() == pytest.approx(naive_pairs.irg_transform(of_student, of_teacher, form).real, rel=1e-9)
     expected = naive.gradient(
-        lambda x: naive_pairs.irg_transform(with_layer(lists[0], x), lists[1], form, constant_max), student[which]
+        lambda x: naive_pairs.irg_transform(with_layer(of_student, x), of_teacher, form, constant_max), student[which]
     )
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
