@@ -78,8 +78,8 @@ class Forked:
         if late:
             self._process.kill()
             self._process.join()
-        self.stdout = Path(self._output).read_text(errors='replace')
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # read before
+            self.stdout = Path(self._output).read_text(errors='replace')
             os.unlink(self._output)
         assert not late, f'still running after {timeout} s:\n{self.stdout[-4000:]}'
         return self

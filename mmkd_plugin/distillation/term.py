@@ -134,8 +134,9 @@ class Term(nn.ModuleList):
         """
         results = [
             call.module(*self._arguments(call), **{need: batch.get(need, call.rows) for need in self.needs})
-            if all(map(len, _flat(call.layers)))
-            else _zero(call.module, _flat(call.layers))  # a detector without RoIs
+            # without RoIs of a detector a loss is zero, unless other processes wait for its rows
+            if all(map(len, _flat(call.layers))) or getattr(call.module, 'gather', False)
+            else _zero(call.module, _flat(call.layers))
             for call in self._calls(values)
         ]
         return torch.stack(results).sum() if len(results) > 1 else results[0]

@@ -11,15 +11,20 @@ from .maps.ofd import OFDLoss, ofd_loss, ofd_margin
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
 from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
+from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
+from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 
 __all__ = [
     'ATLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
+    'IRGLoss',
+    'IRGTransformLoss',
     'KDLoss',
     'NSTLoss',
     'OFDLoss',
+    'RKDLoss',
     'ReviewKDLoss',
     'SampleRelationLoss',
     'SemCKDLoss',
@@ -29,6 +34,8 @@ __all__ = [
     'dkd_terms',
     'fitnet_loss',
     'hcl_loss',
+    'irg_loss',
+    'irg_transform_loss',
     'kd_loss',
     'nst_loss',
     'ofd_loss',
@@ -36,4 +43,7 @@ __all__ = [
     'semckd_attention',
     'semckd_loss',
     'vid_loss',
+    'rkd_angle_loss',
+    'rkd_distance_loss',
+    'rkd_loss',
 ]

@@ -102,6 +102,8 @@ class NormedBlock(nn.Sequential):
         return TapShape.of(tap, Tap.parse('relu:input'), cls(tap.shape[1]))
 
 
+STUDENT_PAIRS = random((N, 3, 8, 8), (N, 3, 4, 4), (N, 6), (N, 6))
+TEACHER_PAIRS = random((N, 5, 8, 8), (N, 5, 4, 4), (N, 7), (N, 7))
 #: By the name of the loss. What behaves otherwise with other arguments has further entries, 'Name: what is special'.
 SETTINGS = {
     # logits
@@ -139,6 +141,16 @@ SETTINGS = {
     'VIDLoss: below zero': Setting({'init_variance': 0.5}, SMALL_MAP, ODD_MAP, zero_at_equality=False, negative=True),
 
     # relations between samples
+    'RKDLoss': Setting({'distance_weight': 2.0, 'angle_weight': 3.0, 'normalize': True, 'gather': True},
+                       STUDENT_MAP, TEACHER_MAP, by_sample=False),
+    'RKDLoss: distances': Setting({'angle_weight': 0.0}, VECTORS, WIDER_VECTORS, by_sample=False),
+    'RKDLoss: angles': Setting({'distance_weight': 0.0}, VECTORS, WIDER_VECTORS, by_sample=False),
+    'IRGLoss': Setting({'vertex_weight': 0.5, 'form': 'mean', 'constant_max': True, 'gather': True},
+                       STUDENT_MAP, SMALL_MAP, by_sample=False, smooth={'constant_max': False}),
+    'IRGLoss: edges': Setting({}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
+    'IRGTransformLoss': Setting({'form': 'mean', 'constant_max': True, 'gather': True}, STUDENT_PAIRS, TEACHER_PAIRS,
+                                by_sample=False, smooth={'constant_max': False}),
+    'IRGTransformLoss: as published': Setting({}, STUDENT_PAIRS, TEACHER_PAIRS, by_sample=False),
 
     # relations between layers
 
@@ -391,7 +403,11 @@ class TestValue:
         for key in SETTINGS[case].arguments.keys() - {'gather'}:  # which counts with several processes
             if key in SETTINGS[case].uncounted or (':' in case and key == 'regressor'):
                 continue  # its default may not fit; the entry under the loss's own name tries it
-            assert trial(case, **{key: parameters[key].default}).value() != trial(case).value(), key
+            other, own = trial(case, **{key: parameters[key].default}), trial(case)
+            values = other.value(), own.value()
+            slopes = other.backward(values[0]), own.backward(values[1])
+            same = all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+            assert values[0] != values[1] or not same, key
 
     def test_linear_in_the_weight(self, case):
         value = trial(case, loss_weight=1.0).value()
