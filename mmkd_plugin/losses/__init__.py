@@ -40,10 +40,10 @@ __all__ = [
     'nst_loss',
     'ofd_loss',
     'ofd_margin',
-    'semckd_attention',
-    'semckd_loss',
-    'vid_loss',
     'rkd_angle_loss',
     'rkd_distance_loss',
     'rkd_loss',
+    'semckd_attention',
+    'semckd_loss',
+    'vid_loss',
 ]
