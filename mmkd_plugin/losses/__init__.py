@@ -8,21 +8,34 @@ from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
+from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
+from .relations.lp import LPLoss, lp_loss
+from .relations.pkt import PKTLoss, pkt_loss
+from .relations.sp import SPLoss, sp_loss
 
 __all__ = [
     'ATLoss',
+    'CCLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
     'KDLoss',
+    'LPLoss',
     'NSTLoss',
+    'PKTLoss',
     'ReviewKDLoss',
+    'SPLoss',
     'SampleRelationLoss',
     'at_loss',
+    'cc_embedded_loss',
+    'cc_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
     'hcl_loss',
     'kd_loss',
+    'lp_loss',
     'nst_loss',
+    'pkt_loss',
+    'sp_loss',
 ]
