@@ -10,7 +10,7 @@ from ..shapes import as_vectors
 
 
 @full_precision
-def lp_loss(student: Tensor, teacher: Tensor, k: int = 5, sigma2: float | str = 'mean') -> Tensor:
+def lp_loss(student: Tensor, teacher: Tensor, k: int = 5, sigma2: float | str = 2.0) -> Tensor:
     """Squared distances of the student's vectors, of samples that are neighbours to the teacher.
 
     H. Chen, Y. Wang, C. Xu, C. Xu, D. Tao, "Learning Student Networks via Feature Embedding", IEEE TNNLS
@@ -20,16 +20,17 @@ def lp_loss(student: Tensor, teacher: Tensor, k: int = 5, sigma2: float | str = 
     ``1 / (N k) * sum_ij a_ij * ||s_i - s_j||**2``
 
     The formula's gamma is left to the weight. Constant student vectors give 0: a task loss has to keep
-    them apart. Deviations: a batch that is too small for k others takes all there are as neighbours; sigma2 is
-    by default the teacher's mean squared distance, where two public re-implementations have 2, with which a_ij
-    underflows to 0 unless the teacher's vectors are short.
+    them apart. The numbers by default are those of two public re-implementations, whose distances carry no
+    gradient; those of the paper could not be verified. sigma2 = 2 lets a_ij fall to 0 where the teacher's
+    vectors are long. Deviation: a batch that is too small for k others has all there are as neighbours, where
+    the re-implementations take half of it.
 
     Args:
         student: (N, D_s) or (N, C_s, H_s, W_s); maps are averaged over their positions.
         teacher: (N, D_t) or (N, C_t, H_t, W_t), taken as constant; its dimension may be another.
         k: Neighbours of each sample, >= 1; among equally near ones the choice is arbitrary.
-        sigma2: A number > 0, in the teacher's squared units, or ``mean``: of the squared distances between
-            all pairs of different samples in the batch.
+        sigma2: A number > 0, in the teacher's squared units, or ``mean``: of the squared distances of all pairs
+            of different samples in the batch, whatever the length of the teacher's vectors.
 
     Returns:
         Scalar >= 0 up to rounding, in the student's squared units, mean over pairs of neighbours; 0 for less
@@ -40,8 +41,8 @@ def lp_loss(student: Tensor, teacher: Tensor, k: int = 5, sigma2: float | str = 
 
     Example:
         >>> t = torch.tensor([[0.0], [1.0]])
-        >>> round(lp_loss(torch.tensor([[0.0], [3.0]]), t).item(), 4)  # exp(-1) * 9
-        3.3109
+        >>> round(lp_loss(torch.tensor([[0.0], [3.0]]), t).item(), 4)  # exp(-1 / 2) * 9
+        5.4588
     """
     k = check_whole(k, 'k', low=1)
     _check_sigma2(sigma2)
@@ -84,18 +85,16 @@ class LPLoss(SampleRelationLoss):
 
     Args:
         k: Neighbours of each sample, >= 1.
-        sigma2: How fast the weight of a neighbour falls with its distance: a number > 0, or ``mean``.
+        sigma2: How fast the weight of a neighbour falls with its distance: a number > 0, or ``mean``, which cannot
+            underflow. With ``mean`` all neighbours count, near or not, so that it needs a much smaller ``loss_weight``.
         gather: Relate the samples of all processes.
-        loss_weight: Factor on the value, the formula's gamma; 1.5 is that of re-implementations, and the paper's could
-            not be verified.
+        loss_weight: Factor on the value, the formula's gamma; 1.5 belongs to ``sigma2=2`` in re-implementations.
 
     Raises:
         ValueError: If an argument is out of range or the weight is negative.
     """
 
-    def __init__(
-        self, k: int = 5, sigma2: float | str = 'mean', gather: bool = False, loss_weight: float = 1.5
-    ) -> None:
+    def __init__(self, k: int = 5, sigma2: float | str = 2.0, gather: bool = False, loss_weight: float = 1.5) -> None:
         super().__init__(gather, loss_weight)
         self.k = check_whole(k, 'k', low=1)
         _check_sigma2(sigma2)

@@ -29,7 +29,7 @@ def test_value_and_gradient_are_those_of_the_formula(shapes, k, sigma2):
 
 def test_maps_are_averaged_and_may_meet_vectors():
     student, teacher = normal((6, 3, 2, 5), (6, 4))
-    value, slope = value_and_gradient(lp_loss, student, teacher, 2)
+    value, slope = value_and_gradient(lp_loss, student, teacher, 2, 'mean')
     constants = (teacher.tolist(), 2, 'mean')
     assert value.item() == pytest.approx(naive.lp(naive.averaged(student.tolist()), *constants).real, rel=1e-9)
     expected = gradient(lambda x: naive.lp(naive.averaged(x), *constants), student)
@@ -44,11 +44,11 @@ def test_hand_values():
     assert lp_loss(student, teacher, k=1, sigma2=2).item() == pytest.approx(expected)
     # the mean of 1, 4 and 9 is 14/3
     expected = (50 * exp(-3 / 14) + 18 * exp(-12 / 14)) / 3
-    assert lp_loss(student, teacher, k=1).item() == pytest.approx(expected)
+    assert lp_loss(student, teacher, k=1, sigma2='mean').item() == pytest.approx(expected)
     # both others of each, though 5 are asked for
     expected = 2 * (25 * exp(-1 / 2) + 18 * exp(-4 / 2) + exp(-9 / 2)) / 6
-    assert lp_loss(student, teacher, sigma2=2).item() == pytest.approx(expected)
-    assert LPLoss(sigma2=2)(student, teacher).item() == pytest.approx(1.5 * expected)
+    assert lp_loss(student, teacher).item() == pytest.approx(expected)
+    assert LPLoss()(student, teacher).item() == pytest.approx(1.5 * expected)
 
 
 @sigmas
@@ -80,19 +80,19 @@ def test_of_equally_near_ones_any_will_do():
 
 def test_constant_students_give_zero_and_only_a_task_loss_keeps_them_apart():
     student, teacher = normal((6, 4), (6, 5))
-    assert lp_loss(torch.ones(6, 3), teacher).abs() <= 1e-12
-    assert lp_loss(1e3 * torch.ones(6, 3) / 7, teacher.float()).abs() <= 1e-6
+    assert lp_loss(torch.ones(6, 3), teacher, sigma2='mean').abs() <= 1e-12
+    assert lp_loss(1e3 * torch.ones(6, 3) / 7, teacher.float(), sigma2='mean').abs() <= 1e-6
     torch.testing.assert_close(lp_loss(0.1 * student, teacher), 0.01 * lp_loss(student, teacher))
 
 
 def test_translation_is_free_and_with_the_mean_the_teachers_scale():
     student, teacher = normal((6, 4), (6, 5))
-    value = lp_loss(student, teacher, 2)
-    torch.testing.assert_close(lp_loss(student + 100, teacher - 50, 2), value)
+    value = lp_loss(student, teacher, 2, 'mean')
+    torch.testing.assert_close(lp_loss(student + 100, teacher - 50, 2, 'mean'), value)
     for scale in (1e-3, 30):
-        torch.testing.assert_close(lp_loss(student, scale * teacher, 2), value)
-    assert lp_loss(student, 100 * teacher, 2, sigma2=2.0) == 0  # which underflows
-    near = lp_loss(student.float() + 1000, teacher.float() + 1000, 2)
+        torch.testing.assert_close(lp_loss(student, scale * teacher, 2, 'mean'), value)
+    assert lp_loss(student, 100 * teacher, 2) == 0  # which underflows
+    near = lp_loss(student.float() + 1000, teacher.float() + 1000, 2, 'mean')
     assert near.item() == pytest.approx(value.item(), rel=1e-3)  # the vectors have that many digits left
 
 
