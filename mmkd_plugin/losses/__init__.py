@@ -13,23 +13,33 @@ from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
 from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
 from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
+from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
+from .relations.lp import LPLoss, lp_loss
+from .relations.pkt import PKTLoss, pkt_loss
+from .relations.sp import SPLoss, sp_loss
 
 __all__ = [
     'ATLoss',
+    'CCLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
     'IRGLoss',
     'IRGTransformLoss',
     'KDLoss',
+    'LPLoss',
     'NSTLoss',
     'OFDLoss',
     'RKDLoss',
+    'PKTLoss',
     'ReviewKDLoss',
+    'SPLoss',
     'SampleRelationLoss',
     'SemCKDLoss',
     'VIDLoss',
     'at_loss',
+    'cc_embedded_loss',
+    'cc_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
@@ -37,6 +47,7 @@ __all__ = [
     'irg_loss',
     'irg_transform_loss',
     'kd_loss',
+    'lp_loss',
     'nst_loss',
     'ofd_loss',
     'ofd_margin',
@@ -46,4 +57,6 @@ __all__ = [
     'semckd_attention',
     'semckd_loss',
     'vid_loss',
+    'pkt_loss',
+    'sp_loss',
 ]
