@@ -11,11 +11,11 @@ from .maps.ofd import OFDLoss, ofd_loss, ofd_margin
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
 from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
-from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
-from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
+from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
 from .relations.lp import LPLoss, lp_loss
 from .relations.pkt import PKTLoss, pkt_loss
+from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.sp import SPLoss, sp_loss
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     'LPLoss',
     'NSTLoss',
     'OFDLoss',
-    'RKDLoss',
     'PKTLoss',
+    'RKDLoss',
     'ReviewKDLoss',
     'SPLoss',
     'SampleRelationLoss',
@@ -51,12 +51,12 @@ __all__ = [
     'nst_loss',
     'ofd_loss',
     'ofd_margin',
+    'pkt_loss',
     'rkd_angle_loss',
     'rkd_distance_loss',
     'rkd_loss',
     'semckd_attention',
     'semckd_loss',
-    'vid_loss',
-    'pkt_loss',
     'sp_loss',
+    'vid_loss',
 ]
