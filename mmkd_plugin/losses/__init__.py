@@ -8,13 +8,17 @@ from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
+from .relations.fsp import FSPLoss, fsp_loss
+from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 
 __all__ = [
     'ATLoss',
     'DKDLoss',
     'DistillLoss',
+    'FSPLoss',
     'FitNetLoss',
     'KDLoss',
+    'KDSVDLoss',
     'NSTLoss',
     'ReviewKDLoss',
     'SampleRelationLoss',
@@ -22,7 +26,10 @@ __all__ = [
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
+    'fsp_loss',
     'hcl_loss',
     'kd_loss',
+    'kdsvd_loss',
     'nst_loss',
+    'singular_vectors',
 ]
