@@ -31,6 +31,7 @@ class _Bounding:
         Raises:
             TypeError: If no distilled model gave it.
             ValueError: If there is not always a task loss, or no epochs are counted.
+            RuntimeError: If there are activation checkpoints, or nobody says which epoch it is.
         """
         part = self._check(distilled_part(loss))
         if self._kept is not None:  # of the update before: logging has waited for that already
@@ -39,13 +40,7 @@ class _Bounding:
         value = part.value()
         if value is not None:
             self._unbounded = set(part.learnable())
-            scaled = self._scaled(self.scale_loss(value))  # type: ignore[attr-defined]
-            parameters = self._parameters()
-            gradients = torch.autograd.grad(scaled, parameters, retain_graph=True, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    before = self._gradients.get(parameter)
-                    self._gradients[parameter] = gradient if before is None else before + gradient
+            self._accumulate(self._scaled(self.scale_loss(value)))  # type: ignore[attr-defined]
             # its gradient is 1 - 1 = 0 for what is distilled, and reaches all that DDP waits for
             loss = loss - value
         super().update_params(loss, *args, **kwargs)  # type: ignore[misc]
@@ -54,6 +49,22 @@ class _Bounding:
         """As mmengine's, with the bounded gradient of distillation added before."""
         self._add_distillation()
         super().step(**kwargs)  # type: ignore[misc]
+
+    def _accumulate(self, value: Tensor) -> None:
+        parameters = self._parameters()
+        try:
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if 'use_reentrant' not in str(error):
+                raise
+            raise RuntimeError(
+                f'{type(self).__name__} differentiates the distillation losses by themselves, which torch refuses '
+                'through reentrant activation checkpoints: set with_cp=False'
+            ) from error
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                before = self._gradients.get(parameter)
+                self._gradients[parameter] = gradient if before is None else before + gradient
 
     def _add_distillation(self) -> None:
         found, self._gradients = self._gradients, {}
@@ -130,13 +141,14 @@ class BoundedOptimWrapper(_Bounding, OptimWrapper):
 
     so that distillation never exceeds the task, wherever the weight of a loss puts it. g_distill is the gradient of all
     entries of ``losses`` together, weights and schedules included; where there are peers, theirs are bounded by their
-    own task losses. Learnable parts of losses have no task, and are not bounded; a parameter that only distillation
-    reaches stays as it is. Weight decay comes afterwards, and so does ``clip_grad``, which sees the sum. With several
-    processes norms are those of averaged gradients, with ``accumulative_counts`` those of accumulated ones.
+    own task losses. Learnable parts of losses have no task, and are not bounded; a parameter of the student that the
+    task does not reach gets nothing of distillation. Weight decay comes afterwards, and so does ``clip_grad``, which
+    sees the sum. With several processes norms are those of averaged gradients, with ``accumulative_counts`` those of
+    accumulated ones.
 
     A step costs a second pass back through the student, a copy of its gradients and, with several processes, a second
-    exchange. The mean of the factors min(...) is logged as ``distill_kept``. ``with_cp=True`` does not go with it:
-    torch refuses ``autograd.grad`` through reentrant activation checkpoints.
+    exchange. The mean of the factors min(...) is logged as ``distill_kept``. Activation checkpoints (``with_cp=True``)
+    do not go with it.
 
     Args:
         bound: ``sigmoid``, or a constant b > 0.

@@ -384,6 +384,13 @@ class TestRefusals:
             stepped(model, self.wrapper(model), 1)
         stepped(model, self.wrapper(model, bound=1.0), 1)
 
+    def test_activation_checkpoints(self):
+        cfg = student_cfg()
+        cfg['backbone']['with_cp'] = True
+        model = distill(build(cfg), {'loss_hint': {**HINT['loss_hint'], 'on': 'neck'}}, build(student_cfg(), 7))
+        with pytest.raises(RuntimeError, match='through reentrant activation checkpoints: set with_cp=False'):
+            stepped(model, self.wrapper(model), 1)
+
     def test_nobody_says_which_epoch_it_is(self):
         MessageHub.get_current_instance().runtime_info.clear()
         with pytest.raises(RuntimeError, match="bound='sigmoid', and nobody says which epoch it is"):
