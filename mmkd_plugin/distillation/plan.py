@@ -53,6 +53,8 @@ class Planner:
         #: By name, those of all losses; the student's own are 'task'.
         self.schedules = [*((term.name, term.schedule) for term in terms), *own]
         self._weightless = [names[name] for name, (weight, _) in tasks.items() if not weight]
+        #: The learners whose own losses are off, always or at some time.
+        self.without_task = [n for n, (weight, schedule) in tasks.items() if not weight or schedule.phased]
         #: Whether something is off at some time.
         self.phased = any(schedule.phased for _, schedule in self.schedules)
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.

@@ -17,17 +17,21 @@ from .relations.lp import LPLoss, lp_loss
 from .relations.pkt import PKTLoss, pkt_loss
 from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.sp import SPLoss, sp_loss
+from .relations.fsp import FSPLoss, fsp_loss
+from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 
 __all__ = [
     'ATLoss',
     'CCLoss',
     'DKDLoss',
     'DistillLoss',
+    'FSPLoss',
     'FitNetLoss',
     'IRGLoss',
     'IRGTransformLoss',
     'KDLoss',
     'LPLoss',
+    'KDSVDLoss',
     'NSTLoss',
     'OFDLoss',
     'PKTLoss',
@@ -43,6 +47,7 @@ __all__ = [
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
+    'fsp_loss',
     'hcl_loss',
     'irg_loss',
     'irg_transform_loss',
@@ -59,4 +64,7 @@ __all__ = [
     'semckd_loss',
     'sp_loss',
     'vid_loss',
+    'kdsvd_loss',
+    'nst_loss',
+    'singular_vectors',
 ]

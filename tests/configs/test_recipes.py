@@ -84,6 +84,7 @@ def test_the_student_and_its_teacher(recipe):
     assert model.pop('type') == 'Distilled'
     model['type'] = model.pop('student')
     assert cfg.pop('custom_hooks') == [*plain.pop('custom_hooks'), {'type': 'TeacherEvalHook'}]
+    plain['optim_wrapper'] |= recipe.optim_wrapper
     assert cfg == plain
 
 

@@ -112,6 +112,11 @@ class NormedBlock(nn.Sequential):
 
 STUDENT_PAIRS = random((N, 3, 8, 8), (N, 3, 4, 4), (N, 6), (N, 6))
 TEACHER_PAIRS = random((N, 5, 8, 8), (N, 5, 4, 4), (N, 7), (N, 7))
+THREE_MAPS = random((N, 3, 8, 8), (N, 6, 4, 4), (N, 9, 1, 2))
+OTHER_MAPS, WIDER_MAPS = (
+    random((N, 3, 5, 7), (N, 6, 4, 6), (N, 9, 2, 2)),
+    random((N, 5, 8, 8), (N, 4, 4, 4), (N, 7, 2, 1)),
+)
 #: By the name of the loss. What behaves otherwise with other arguments has further entries, 'Name: what is special'.
 SETTINGS = {
     # logits
@@ -176,6 +181,16 @@ SETTINGS = {
                                            by_sample=False),
 
     # relations between layers
+    'FSPLoss': Setting({'pool': 'average', 'connector': 'conv_bn'}, THREE_MAPS, OTHER_MAPS,
+                       zero_at_equality=False),
+    'FSPLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False),
+    'FSPLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS),
+    'KDSVDLoss': Setting({'vectors': 2, 'connector': 'conv_bn'}, THREE_MAPS, OTHER_MAPS,
+                         zero_at_equality=False),
+    'KDSVDLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS,
+                                         zero_at_equality=False),
+    'KDSVDLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS),
+    'KDSVDLoss: three vectors': Setting({'vectors': 3}, THREE_MAPS, OTHER_MAPS),
 
     # trained in stages
 
@@ -430,6 +445,7 @@ class TestValue:
             *SETTINGS[case].idle,
         }:  # which counts with several processes
             if ':' in case and key == 'regressor':
+            if ':' in case and key in ('regressor', 'connector'):
                 continue  # its default may not fit; the entry under the loss's own name tries it
             other, own = trial(case, **{key: parameters[key].default}), trial(case)
             values = other.value(), own.value()
