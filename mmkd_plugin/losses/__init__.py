@@ -12,13 +12,13 @@ from .maps.reviewkd import ReviewKDLoss, hcl_loss
 from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
 from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
+from .relations.fsp import FSPLoss, fsp_loss
 from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
+from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 from .relations.lp import LPLoss, lp_loss
 from .relations.pkt import PKTLoss, pkt_loss
 from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.sp import SPLoss, sp_loss
-from .relations.fsp import FSPLoss, fsp_loss
-from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 
 __all__ = [
     'ATLoss',
@@ -30,8 +30,8 @@ __all__ = [
     'IRGLoss',
     'IRGTransformLoss',
     'KDLoss',
-    'LPLoss',
     'KDSVDLoss',
+    'LPLoss',
     'NSTLoss',
     'OFDLoss',
     'PKTLoss',
@@ -52,6 +52,7 @@ __all__ = [
     'irg_loss',
     'irg_transform_loss',
     'kd_loss',
+    'kdsvd_loss',
     'lp_loss',
     'nst_loss',
     'ofd_loss',
@@ -62,9 +63,7 @@ __all__ = [
     'rkd_loss',
     'semckd_attention',
     'semckd_loss',
+    'singular_vectors',
     'sp_loss',
     'vid_loss',
-    'kdsvd_loss',
-    'nst_loss',
-    'singular_vectors',
 ]
