@@ -116,8 +116,8 @@ SETTINGS = {
     'CCLoss: kernel of maps': Setting({}, STUDENT_MAP, TEACHER_MAP, by_sample=False),
     'LPLoss': Setting({'k': 2, 'sigma2': 40.0, 'gather': True}, VECTORS, WIDER_VECTORS, zero_at_equality=False,
                       batch_mean=False, by_sample=False),
-    'LPLoss: maps, mean distance': Setting({'sigma2': 'mean'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False, batch_mean=False,
-                                           by_sample=False),
+    'LPLoss: maps, mean distance': Setting({'sigma2': 'mean'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                                           batch_mean=False, by_sample=False),
 
     # relations between layers
 
