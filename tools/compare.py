@@ -8,7 +8,7 @@ finished is kept, what was killed goes on from its last checkpoint, and what fai
 with another config or other options is an error; weights, data and code that a config points to are not watched.
 
 Writes table.md, table.csv, values.json (all that each run gave) and gains.png into WORK_DIR. Metrics that mmdet logs
-between 0 and 1 are shown in %.
+between 0 and 1 are shown in %. A run is one process; where several GPUs are visible, --jobs spreads the runs over them.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not finished, and write what came out.
 
     Returns:
-        0 if all went well, 1 if runs failed or are missing, 130 if it was interrupted.
+        0 if all went well, 1 if a run failed or there is no table, 130 if it was interrupted.
     """
     args = parse(argv)
     from mmkd_plugin.experiments import Pool, Screen, plan_runs, read_entries
@@ -83,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(f'{Path(sys.argv[0]).name}: {error}') from error
     plain = entries[args.configs.index(args.plain)].name
     if args.table_only:
-        print(report(runs, plain, args.metric, args.work_dir))
+        try:
+            print(report(runs, plain, args.metric, args.work_dir))
+        except ValueError as error:
+            raise SystemExit(f'{Path(sys.argv[0]).name}: {error}') from error
         return 0
 
     left = [run for run in runs if run.result is None]
@@ -104,16 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             pool.train(runs, counts, lambda run: after(run, runs, plain, args, screen))
         except KeyboardInterrupt:
             interrupted = True
-    failed = [run for run in runs if run.failure is not None]
     try:
         screen.say('\n' + report(runs, plain, args.metric, args.work_dir))
+        missing = any(run.failure is not None for run in runs)
     except ValueError as error:
         screen.say(f'{Path(sys.argv[0]).name}: {error}')
-        return 130 if interrupted else 1
+        missing = True
     if interrupted:
         screen.say('Interrupted; the same command goes on from the last checkpoints.')
         return 130
-    return 1 if failed else 0
+    return int(missing)
 
 
 def count(configs: Mapping[str, Any], screen: Any) -> dict[str, dict[str, int]]:

@@ -97,7 +97,7 @@ class Pool:
         jobs: How many runs at once. Where several GPUs are visible, each of these places has one of them.
         threads: CPU threads of each.
         screen: Where to say what happens.
-        start: Makes a process of a command, a log and an environment.
+        start: Makes a process of a command, a log and an environment; default: :class:`Command`.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class Pool:
         jobs: int = 1,
         threads: int = 1,
         screen: Screen | None = None,
-        start: Callable[[Sequence[str], Path, Mapping[str, str]], Process] = Command,
+        start: Callable[[Sequence[str], Path, Mapping[str, str]], Process] | None = None,
     ) -> None:
         self._script = script
         self._options = list(options)
         self._jobs = jobs
         self._threads = threads
         self._screen = screen or Screen()
-        self._start = start
+        self._start = start or Command
 
     def train(
         self, runs: Sequence[Run], parameters: Mapping[str, Mapping[str, int]], after: Callable[[Run], None]
