@@ -142,7 +142,7 @@ class Pool:
                             after(training.run)
                         else:
                             waiting.insert(0, training.run)
-                self._screen.show(self._state(runs, waiting, [t for t in places.values() if t]))
+                self._screen.show(lambda: self._state(runs, waiting, [t for t in places.values() if t]))
                 time.sleep(0.1)
         finally:
             for training in places.values():
@@ -272,9 +272,9 @@ def _cause(log: Path, code: int) -> str:
     """Why a process ended: what it said last."""
     if code < 0:
         return f'ended by signal {signal.Signals(-code).name}'
-    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
+    lines = [line.rstrip() for line in _tail(log).splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r'[\w.]*(Error|Exception|Interrupt)\b', line)]
-    return ([*lines[-1:], *errors[-1:]] or [f'exit code {code}'])[-1][:300]
+    return ([*lines[-1:], *errors[-1:]] or [f'exit code {code}'])[-1].strip()[:300]
 
 
 def _tail(log: Path, size: int = 8192) -> str:

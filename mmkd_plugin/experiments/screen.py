@@ -3,20 +3,19 @@
 import shutil
 import sys
 import time
-
-_EVERY = 60.0  # seconds between two such lines in a file
+from collections.abc import Callable
 
 
 class Screen:
-    """Prints events as lines, and on a terminal the present state below them, in place.
+    """Prints events as lines, and the present state: on a terminal below them, in place, else as a line now and then.
 
     Args:
-        seconds: Between two lines of state where the output is no terminal.
+        seconds: Between two states; default: 1 on a terminal, else 60.
     """
 
-    def __init__(self, seconds: float = _EVERY) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
         self._terminal = sys.stdout.isatty()
-        self._seconds = seconds
+        self._seconds = (1.0 if self._terminal else 60.0) if seconds is None else seconds
         self._last = time.monotonic()
         self._state = ''
 
@@ -27,15 +26,17 @@ class Screen:
             self._state = ''
         print(text, flush=True)
 
-    def show(self, state: str) -> None:
-        """Where things stand, in one line."""
-        if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print('\r' + state[:width].ljust(len(self._state)), end='', flush=True)
-            self._state = state[:width]
-        elif time.monotonic() - self._last >= self._seconds:
-            self._last = time.monotonic()
-            print(state, flush=True)
+    def show(self, state: Callable[[], str]) -> None:
+        """Where things stand, in one line, if it is time for it."""
+        if time.monotonic() - self._last < self._seconds:
+            return
+        self._last = time.monotonic()
+        if not self._terminal:
+            print(state(), flush=True)
+            return
+        text = state()[: shutil.get_terminal_size().columns - 1]
+        print('\r' + text.ljust(len(self._state)), end='', flush=True)
+        self._state = text
 
 
 def duration(seconds: float) -> str:
@@ -43,7 +44,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(42.4), duration(61), duration(3700), duration(200000)
-        ('42 s', '1 min', '1 h 2 min', '2 d 8 h')
+        ('42 s', '1 min', '1 h 2 min', '2 d 7 h')
     """
     if seconds < 60:
         return f'{seconds:.0f} s'

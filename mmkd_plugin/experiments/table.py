@@ -212,7 +212,8 @@ class Comparison:
             f'Value: mean ± standard deviation. Gain over {self.plain_name}: difference of means ± its standard error '
             '(Welch, unpaired).',
             'Verdict: above or below if the gain is more than 2 standard errors from 0, else within its error. Of '
-            'methods without any effect, about one in ten is called above or below at 5 seeds, and more at fewer.',
+            'methods without any effect, about one in twelve is called above or below at 5 seeds, one in eight at 3 '
+            'and one in five at 2.',
             f"Step time: median of the log's time per iteration without the first interval, relative to "
             f'{self.plain_name}; measured {beside}, {" or ".join(map(str, threads))} CPU thread(s) each. '
             f'Memory: peak, {" or ".join(memory[where] for where in sorted(on_gpu))}.',
