@@ -39,8 +39,8 @@ def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], vectors: in
 
     Deviations: the sign of a teacher's vector, which is arbitrary and counts where two layers meet, is such that its
     entries sum to a value >= 0. Directions whose singular value is below a thousandth of the first, and all of a map
-    that is 0, are vectors of zeros (other codes set what is not finite to 0). Gradients divide by differences of
-    squared singular values; here 1 / x is x / (x^2 + 1e-8), of maps scaled to norm 1, which is finite where two are
+    of a norm below 1e-6, are vectors of zeros (other codes set what is not finite to 0). Gradients divide by differences
+    of squared singular values; here 1 / x is x / (x^2 + 1e-8), of maps scaled to norm 1, which is finite where two are
     equal.
 
     Args:
@@ -86,14 +86,15 @@ def singular_vectors(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
         [[0.6, 0.8], [0.0, 0.0]]
     """
     matrix = maps.flatten(2)
-    # a scale changes no singular vector, so it is a constant
-    matrix = matrix / torch.linalg.vector_norm(matrix.detach(), dim=(1, 2), keepdim=True).clamp_min(_DEAD)
     wide = matrix.size(1) <= matrix.size(2)
     gram = matrix @ matrix.mT if wide else matrix.mT @ matrix
-    finite = gram.detach().isfinite().all(2, keepdim=True).all(1, keepdim=True)
+    total = gram.detach().diagonal(dim1=1, dim2=2).sum(1, keepdim=True)  # not finite as soon as an entry is not
+    # a scale changes no vector, so it is a constant
+    gram = torch.where(total.isfinite()[..., None], gram / total.clamp_min(_DEAD**2)[..., None], 0)
     found = min(count, gram.size(1))
-    squares, vectors = _Leading.apply(torch.where(finite, gram, 0), found)  # type: ignore[no-untyped-call]
-    alive = torch.where(finite[:, 0], (squares > _RANK * squares[:, :1]).to(gram.dtype), torch.nan)
+    squares, vectors = _Leading.apply(gram, found)  # type: ignore[no-untyped-call]
+    alive = (squares > _RANK * squares[:, :1]) & (total > _DEAD**2)
+    alive = torch.where(total.isfinite(), alive.to(gram.dtype), torch.nan)
     if not wide:
         vectors = normalize(matrix @ vectors, dim=1)
     missing = (0, count - found)
