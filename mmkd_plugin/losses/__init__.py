@@ -2,8 +2,10 @@
 
 from .base import DistillLoss
 from .gather import SampleRelationLoss
+from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
 from .logits.kd import KDLoss, kd_loss
+from .logits.standardize import standardize_logits
 from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
@@ -11,6 +13,7 @@ from .maps.reviewkd import ReviewKDLoss, hcl_loss
 
 __all__ = [
     'ATLoss',
+    'DISTLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
@@ -19,10 +22,12 @@ __all__ = [
     'ReviewKDLoss',
     'SampleRelationLoss',
     'at_loss',
+    'dist_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
     'hcl_loss',
     'kd_loss',
     'nst_loss',
+    'standardize_logits',
 ]
