@@ -2,8 +2,10 @@
 
 from .base import DistillLoss
 from .gather import SampleRelationLoss
+from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
 from .logits.kd import KDLoss, kd_loss
+from .logits.standardize import standardize_logits
 from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
@@ -23,6 +25,7 @@ from .relations.sp import SPLoss, sp_loss
 __all__ = [
     'ATLoss',
     'CCLoss',
+    'DISTLoss',
     'DKDLoss',
     'DistillLoss',
     'FSPLoss',
@@ -44,6 +47,7 @@ __all__ = [
     'at_loss',
     'cc_embedded_loss',
     'cc_loss',
+    'dist_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
@@ -66,4 +70,5 @@ __all__ = [
     'singular_vectors',
     'sp_loss',
     'vid_loss',
+    'standardize_logits',
 ]

@@ -116,8 +116,12 @@ OTHER_MAPS, WIDER_MAPS = (
 #: By the name of the loss. What behaves otherwise with other arguments has further entries, 'Name: what is special'.
 SETTINGS = {
     # logits
-    'KDLoss': Setting({'temperature': 2.0}, LOGITS, LOGITS),
-    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
+    'KDLoss': Setting({'temperature': 2.0, 'standardize': True}, LOGITS, LOGITS),
+    'KDLoss: plain': Setting({'temperature': 2.0}, LOGITS, LOGITS),
+    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0, 'standardize': True}, LOGITS, LOGITS),
+    'DKDLoss: plain': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
+    'DISTLoss': Setting({'beta': 0.5, 'gamma': 2.0, 'temperature': 3.0, 'gather': True}, LOGITS, LOGITS,
+                        by_sample=False),
     # maps: hints, attention, selectivity
     'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
     'FitNetLoss: vectors': Setting({}, VECTORS, WIDER_VECTORS, zero_at_equality=False),
