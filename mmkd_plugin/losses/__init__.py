@@ -69,6 +69,6 @@ __all__ = [
     'semckd_loss',
     'singular_vectors',
     'sp_loss',
-    'vid_loss',
     'standardize_logits',
+    'vid_loss',
 ]
