@@ -82,8 +82,14 @@ MISTAKES = {
     'no taps': ({'cifar100': {**ENTRY, 'losses': {'x': {'type': 'XLoss'}}}}, r"pairs.vgg13_vgg8.*lacks 'on'"),
     'nothing below': ({'cifar100': {**ENTRY, 'on_top_of': 'fitnets'}}, r"or what it builds on, lacks 'fitnets'"),
     'fact': (
-        {'cifar100': {**ENTRY, 'losses': {'x': {'type': 'XLoss', 'on': '$before_relu'}}}},
-        r'\[networks\] vgg8.*no `before_relu`',
+        {
+            '180k_coco': {
+                **ENTRY,
+                'losses': {'x': {'type': 'XLoss', 'on': '$before_relu'}},
+                'pairs': {'faster-rcnn_r101_r18_fpn': {}},
+            }
+        },
+        r'\[networks\] r18_fpn.*no `before_relu`',
     ),
 }
 
