@@ -28,9 +28,9 @@ EPOCHS = {'last': 'last epoch', 'best': 'best epoch', 'unknown': 'epoch unknown'
 _METHOD = {'title', 'folder', 'defaults'}
 _ENTRY = {
     'title', 'recipe', 'figures', 'epoch', 'losses', 'task_loss', 'optim_wrapper', 'combines', 'on_top_of', 'hook',
-    'rounds', 'pairs',
+    'rounds', 'pairs', 'initial_epochs',
 }  # fmt: skip
-_PAIR = {'published', 'config', 'file', 'losses'}
+_PAIR = {'published', 'config', 'file', 'losses', 'lr_mult'}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Recipe:
         base: The config that this is a hook on top of, if it is.
         hook: The arguments of that hook, ``KCDHook``.
         rounds: The epochs after which it condenses.
+        initial_epochs: Of a first stage, before those of the setting.
+        lr_mult: By loss, the factor on the learning rate of its learnable parts.
         differs: What of ``losses`` holds for this pair alone: words such as ``beta 8``.
         published: The figure, in %; ``figures`` says where it is from, and of which epoch it is.
         recipe: The source of the numbers.
@@ -66,6 +68,8 @@ class Recipe:
     base: str | None
     hook: dict[str, Any]
     rounds: list[int]
+    initial_epochs: int
+    lr_mult: dict[str, float]
     differs: list[str]
     published: float | None
     recipe: str
@@ -161,6 +165,8 @@ class Table:
             base=self._file(below, setting, pair) if below else None,
             hook=entry.get('hook', {}),
             rounds=entry.get('rounds', []),
+            initial_epochs=entry.get('initial_epochs', 0),
+            lr_mult=own.get('lr_mult', {}),
             differs=[*_words(own.get('losses', {}))],
             published=own.get('published'),
             recipe=entry['recipe'],

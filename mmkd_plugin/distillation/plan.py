@@ -102,8 +102,7 @@ class Planner:
 
     def _check(self, progress: Progress) -> None:
         """Once, before the first step: whether what is configured ever counts."""
-        begins = {term.name: Progress(term.schedule.begin, term.schedule.begin) for term in self._terms}
-        off = [term.name for term in self._terms if not term.factor(begins[term.name])]
+        off = [term.name for term in self._terms if not term.counts]
         if off:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
@@ -117,9 +116,10 @@ def check_learners(tasks: Mapping[str, tuple[float, Schedule]], terms: Sequence[
         ValueError: If one has no loss, or a name that would be added up.
     """
     for name, (weight, _) in tasks.items():
-        if not weight and not any(term.learner == name for term in terms):
+        if not weight and not any(term.learner == name and name in term.on and term.counts for term in terms):
             raise ValueError(
-                f'nothing trains the {name}: its task_loss has the weight 0, and no loss has learner={name!r}'
+                f'nothing trains the {name}: its task_loss has the weight 0, and no loss with learner={name!r} has a '
+                'weight and reads what it computes'
             )
         if name != 'student' and (not name.isidentifier() or 'loss' in name):
             raise ValueError(

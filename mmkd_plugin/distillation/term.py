@@ -75,8 +75,12 @@ class Term(nn.ModuleList):
 
     def factor(self, progress: Progress) -> float:
         """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
-        weighs = any(getattr(module, 'loss_weight', 1.0) for module in self)
-        return self.schedule.factor(progress) if weighs else 0.0
+        return self.schedule.factor(progress) if self.counts else 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has a weight."""
+        return any(getattr(module, 'loss_weight', 1.0) for module in self)
 
     def taps(self, side: str) -> list[Tap]:
         """What it reads of a side."""

@@ -6,8 +6,10 @@ from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
 from .logits.kd import KDLoss, kd_loss
 from .logits.standardize import standardize_logits
+from .maps.ab import ABLoss, ab_loss
 from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
+from .maps.ft import FTLoss, ParaphraserLoss, ft_loss, paraphraser_loss
 from .maps.nst import NSTLoss, nst_loss
 from .maps.ofd import OFDLoss, ofd_loss, ofd_margin
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
@@ -23,12 +25,14 @@ from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.sp import SPLoss, sp_loss
 
 __all__ = [
+    'ABLoss',
     'ATLoss',
     'CCLoss',
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
     'FSPLoss',
+    'FTLoss',
     'FitNetLoss',
     'IRGLoss',
     'IRGTransformLoss',
@@ -38,12 +42,14 @@ __all__ = [
     'NSTLoss',
     'OFDLoss',
     'PKTLoss',
+    'ParaphraserLoss',
     'RKDLoss',
     'ReviewKDLoss',
     'SPLoss',
     'SampleRelationLoss',
     'SemCKDLoss',
     'VIDLoss',
+    'ab_loss',
     'at_loss',
     'cc_embedded_loss',
     'cc_loss',
@@ -52,6 +58,7 @@ __all__ = [
     'dkd_terms',
     'fitnet_loss',
     'fsp_loss',
+    'ft_loss',
     'hcl_loss',
     'irg_loss',
     'irg_transform_loss',
@@ -61,6 +68,7 @@ __all__ = [
     'nst_loss',
     'ofd_loss',
     'ofd_margin',
+    'paraphraser_loss',
     'pkt_loss',
     'rkd_angle_loss',
     'rkd_distance_loss',
