@@ -40,8 +40,8 @@ def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], vectors: in
     Deviations: the sign of a teacher's vector, which is arbitrary and counts where two layers meet, is such that its
     entries sum to a value >= 0. Directions whose singular value is below a thousandth of the first, and all of a map
     of a norm below 1e-6, are vectors of zeros (other codes set what is not finite to 0). Gradients divide by
-    differences of squared singular values; here 1 / x is x / (x^2 + 1e-8), of maps scaled to norm 1, which is finite where two are
-    equal.
+    differences of squared singular values; here 1 / x is x / (x^2 + 1e-8), of maps scaled to norm 1, which is finite
+    where two are equal.
 
     Args:
         student: Two or more maps (N, C_l, H, W), of any sizes.
