@@ -32,6 +32,8 @@ def full_precision(function: F) -> F:
         args = tuple(_raise_precision(a) for a in args)
         kwargs = {k: _raise_precision(v) for k, v in kwargs.items()}
         device = next(_device_types([*args, *kwargs.values()]), 'cpu')
+        if not torch.is_autocast_enabled(device):  # entering the context takes longer than some kernels
+            return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 

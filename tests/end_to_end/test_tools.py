@@ -90,10 +90,19 @@ def test_benchmark_of_a_detector():
     assert 'c / (a + b)' in output
 
 
-def test_benchmark_of_nst():
-    output = forked('tools/benchmark_nst.py', '--shape', 2, 16, 8, 8, '--rounds', 1).stdout
-    assert 'maps (2, 16, 8, 8)' in output
-    assert 'times as fast' in output
+def test_benchmark_of_the_losses():
+    """Every loss has an entry, and the value of its common form."""
+    output = forked('tools/benchmark_losses.py', '--quick', '--step-ms', 1000).stdout
+    assert 'without an entry' not in output
+    rows = [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('| ')][2:]
+    assert {'KDLoss', 'DKDLoss', 'NSTLoss', 'hcl_loss'} <= {row[0] for row in rows}
+    assert 'Of a step of ResNet34→18 with KD' in output
+
+
+def test_benchmark_of_a_loss_that_is_not_there():
+    done = forked('tools/benchmark_losses.py', '--quick', '--losses', 'DKDLoss', 'dkd', check=False)
+    assert done.returncode != 0
+    assert '--losses dkd given, expected some of ATLoss, ' in done.stdout
 
 
 def test_list_modules_of_a_plain_config():

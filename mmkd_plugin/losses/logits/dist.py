@@ -65,7 +65,8 @@ def dist_loss(
 def _centred_softmax(logits: Tensor) -> Tensor:
     """``softmax - 1/C``, exactly 0 for equal logits."""
     excess = (logits - logits.detach().amax(1, keepdim=True)).expm1()
-    return (excess - excess.mean(1, keepdim=True)) / (excess + 1).sum(1, keepdim=True)
+    mean = excess.mean(1, keepdim=True)
+    return (excess - mean) / ((1 + mean) * logits.size(1))
 
 
 def _centred_columns(values: Tensor) -> Tensor:

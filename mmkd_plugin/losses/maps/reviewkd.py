@@ -48,16 +48,16 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
     teacher = teacher.detach()
     levels = [level for level in (4, 2, 1) if level < student.size(2)]
     value, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
+    difference = student - teacher  # pooling is linear, so this is pooled once instead of both maps
     for level in levels:
         weight /= 2
         total += weight
-        height, width = student.shape[2:]
+        height, width = difference.shape[2:]
         if height % level or width % level:
-            pooled = F.adaptive_avg_pool2d(student, level), F.adaptive_avg_pool2d(teacher, level)
+            pooled = F.adaptive_avg_pool2d(difference, level)
         else:  # means of equal parts have the mean of the whole: the next level may be pooled from this one
-            part = (height // level, width // level)
-            pooled = student, teacher = F.avg_pool2d(student, part), F.avg_pool2d(teacher, part)
-        value = value + weight * F.mse_loss(pooled[0], pooled[1])
+            pooled = difference = F.avg_pool2d(difference, (height // level, width // level))
+        value = value + weight * pooled.square().mean()
     return value / total if levels else value
 
 
