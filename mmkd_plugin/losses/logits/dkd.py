@@ -129,9 +129,9 @@ class DKDLoss(DistillLoss):
         alpha: Weight of the target-class part.
         beta: Weight of the non-target part.
         temperature: Softening T > 0 (dimensionless).
+        loss_weight: Factor on the value.
         standardize: Compare z-scores; needs a task loss beside it, which sets the scale of the logits, and
             a lower temperature where there are few classes, see :func:`standardize_logits`.
-        loss_weight: Factor on the value.
 
     Raises:
         ValueError: If the temperature is not positive, ``standardize`` is no boolean or a weight is negative.
@@ -145,8 +145,8 @@ class DKDLoss(DistillLoss):
         alpha: float = 1.0,
         beta: float = 8.0,
         temperature: float = 4.0,
-        standardize: bool = False,
         loss_weight: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__(loss_weight)
         self.alpha = check_number(alpha, 'alpha')

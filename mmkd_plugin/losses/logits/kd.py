@@ -55,9 +55,9 @@ class KDLoss(DistillLoss):
 
     Args:
         temperature: Softening T > 0 (dimensionless).
+        loss_weight: Factor on the value.
         standardize: Compare z-scores; needs a task loss beside it, which sets the scale of the logits, and
             a lower temperature where there are few classes, see :func:`standardize_logits`.
-        loss_weight: Factor on the value.
 
     Raises:
         ValueError: If the temperature is not positive, ``standardize`` is no boolean or the weight is negative.
@@ -65,7 +65,7 @@ class KDLoss(DistillLoss):
 
     compares_logits: ClassVar[bool] = True
 
-    def __init__(self, temperature: float = 4.0, standardize: bool = False, loss_weight: float = 1.0) -> None:
+    def __init__(self, temperature: float = 4.0, loss_weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__(loss_weight)
         self.temperature = check_temperature(temperature)
         self.standardize = check_bool(standardize, 'standardize')
