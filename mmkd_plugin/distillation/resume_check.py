@@ -48,7 +48,7 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
     """The same before anything is loaded, for hooks.
 
     Raises:
-        ValueError: If the learnable parts are others.
+        ValueError: If the learnable parts are others, or a loss cannot go on with what is there of it.
     """
     hub = checkpoint.get('message_hub') or {}
     before = (hub.get('runtime_info') or {}).get(KEY)
@@ -59,6 +59,15 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
         else [[k, list(v.shape)] for k, v in checkpoint.get('state_dict', {}).items() if _is_learnable(k, distillation)]
     )
     _compare_learnable(learnable, record_of(distillation)['learnable'])
+    weights = checkpoint.get('state_dict', {})
+    for term in distillation.terms:
+        for number, module in enumerate(term):
+            prefix = f'distill.losses.{term.name}.{number}.'
+            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            try:
+                module.check_resumed(own)
+            except ValueError as error:
+                raise ValueError(f'{term.who}: {error}') from error
 
 
 def _is_learnable(key: str, distillation: Any) -> bool:

@@ -8,9 +8,11 @@ from .maps.at import ATLoss, at_loss
 from .maps.fitnet import FitNetLoss, fitnet_loss
 from .maps.nst import NSTLoss, nst_loss
 from .maps.reviewkd import ReviewKDLoss, hcl_loss
+from .relations.crd import CRDLoss, crd_loss, crd_queue_loss
 
 __all__ = [
     'ATLoss',
+    'CRDLoss',
     'DKDLoss',
     'DistillLoss',
     'FitNetLoss',
@@ -19,6 +21,8 @@ __all__ = [
     'ReviewKDLoss',
     'SampleRelationLoss',
     'at_loss',
+    'crd_loss',
+    'crd_queue_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
