@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.logging import MessageHub, print_log
 
+from ..losses import DistillLoss
+
 KEY = 'distill'
 #: Records of this process, which did not come from a checkpoint.
 _WRITTEN: list[dict[str, Any]] = []
@@ -60,14 +62,14 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
     )
     _compare_learnable(learnable, record_of(distillation)['learnable'])
     weights = checkpoint.get('state_dict', {})
-    for term in distillation.terms:
-        for number, module in enumerate(term):
-            prefix = f'distill.losses.{term.name}.{number}.'
+    for name, module in distillation.named_modules():
+        if isinstance(module, DistillLoss):
+            prefix = f'distill.{name}.'
             own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
             try:
                 module.check_resumed(own)
             except ValueError as error:
-                raise ValueError(f'{term.who}: {error}') from error
+                raise ValueError(f'{prefix}{type(module).__name__}: {error}') from error
 
 
 def _is_learnable(key: str, distillation: Any) -> bool:
