@@ -137,10 +137,15 @@ def _estimate(embedding: Tensor, parts: Iterator[_Part], log_z: Tensor, form: Fo
     return total / max(len(embedding), 1), gradient / max(len(embedding), 1)
 
 
+def is_dense(rows: int, drawn: int) -> bool:
+    """Whether a product with all rows of a memory takes less time than fetching those drawn for each sample."""
+    return rows <= DENSE * drawn
+
+
 def _parts(own: Tensor, other: Tensor, memory: Tensor, drawn: Tensor, form: Form) -> Iterator[_Part]:
     """A few samples at a time, as many as :data:`CHUNK` allows."""
     columns = drawn.size(1)
-    dense = drawn.dtype == torch.bool or len(memory) <= DENSE * columns
+    dense = drawn.dtype == torch.bool or is_dense(len(memory), columns)
     step = max(1, CHUNK // max(len(memory) if dense else columns * memory.size(1), 1))
     for start in range(0, len(own), step):
         rows = slice(start, start + step)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...options import check_number, check_whole
 from ..base import DistillLoss, check_temperature, full_precision
-from ..contrast import CHUNK, Form, contrast, exponentials, log_normalizers
+from ..contrast import CHUNK, Form, contrast, exponentials, is_dense, log_normalizers
 from ..gather import gather_rows
 from ..memory import MIB, Classes, check_room, draw_others, draw_same, fill_at_random, take_in, update_rows
 from ..shapes import as_vectors
@@ -223,29 +223,13 @@ class CRDLoss(DistillLoss):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64), persistent=False)
 
     def reserve(self, data: Any) -> None:
-        """Make room for the banks.
+        """Learn the classes of the training samples, and make room for the banks.
 
         Raises:
-            ValueError: If there is too little memory.
+            ValueError: If the data have no labels, or too few samples of other classes to draw from; if there is too
+                little memory.
         """
-        rows = self.queue or len(data)
-        if len(self.student_bank) != rows:
-            check_room(self.student_bank, rows, type(self).__name__)
-            for bank in (self.student_bank, self.teacher_bank):
-                bank.resize_(rows, self.embedding_dim).zero_()
-            if self.queue is not None:
-                self.queue_classes.resize_(rows).fill_(-1)
-
-    def prepare(self, facts: Any) -> str:
-        """Learn the classes of the training samples, and fill the banks at random.
-
-        Returns:
-            What memory they take.
-
-        Raises:
-            ValueError: If the data have no labels, or too few samples of other classes to draw from.
-        """
-        known = Classes(facts.data.labels())
+        known = Classes(data.labels())
         samples, others = len(known.of), len(known.of) - known.largest
         if self.queue is None and self.num_negatives > others:
             enough = f'give num_negatives={others} or less' if others else 'train on at least two classes'
@@ -253,18 +237,40 @@ class CRDLoss(DistillLoss):
                 f'num_negatives={self.num_negatives} given, and of the {samples} training samples {others} are not of '
                 f'the largest class; a sample draws its negatives from other classes, without replacement: {enough}'
             )
-        self.reserve(facts.data)
         for name, values in zip(_CLASSES, (known.of, known.order, known.starts, known.sizes), strict=True):
             getattr(self, name).resize_(len(values)).copy_(values)
-        self._largest, self._begun = known.largest, None
+        self._largest = known.largest
         self.digest.fill_(known.digest)
+        rows = self.queue or samples
+        if len(self.student_bank) != rows:
+            check_room(self.student_bank, rows, type(self).__name__)
+            for bank in (self.student_bank, self.teacher_bank):
+                bank.resize_(rows, self.embedding_dim).zero_()
+        if self.queue is not None:
+            self.queue_classes.resize_(rows).fill_(-1)
+
+    def prepare(self, facts: Any) -> str:
+        """Fill the banks at random.
+
+        Returns:
+            What memory they take.
+
+        Raises:
+            ValueError: As :meth:`reserve`.
+        """
+        self.reserve(facts.data)
         fill_at_random(self.student_bank, self.teacher_bank)
-        kept = 2 * self.student_bank.numel() * self.student_bank.element_size()
-        columns = self.queue or self.num_negatives + self._largest
+        return self._memory()
+
+    def _memory(self) -> str:
+        rows, width = self.student_bank.shape
+        size, negatives = self.student_bank.element_size(), self.queue or self.num_negatives
+        scores = rows if self.queue or is_dense(rows, negatives + 1) else negatives * width
+        drawn = 24 * (negatives + self._largest)  # of int64, three times
+        step = drawn + size * (min(scores, CHUNK) + 4 * negatives)
         return (
-            f'{len(self.student_bank)} embeddings of each network are kept, {kept / MIB:,.1f} MiB here and in each '
-            f'checkpoint; a step takes about {48 * columns / MIB:,.2f} MiB for each image of its batch, and up to '
-            f'{16 * CHUNK / MIB:,.0f} MiB for scores'
+            f'{rows} embeddings of each network are kept, {2 * rows * width * size / MIB:,.1f} MiB here and in each '
+            f'checkpoint; a step takes {step / MIB:,.2f} MiB or less for each image of its batch'
         )
 
     def forward(self, student: Tensor, teacher: Tensor, sample_idx: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def unit(*shape, seed=0):
     return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64))
 
 
-def given(seed=0):
+def given(seed: int = 0) -> Any:
     """Embeddings, banks, and indices of which some are drawn twice."""
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randint(SAMPLES, (N, 1 + K), generator=generator)
@@ -133,7 +134,7 @@ class TestValue:
 class TestQueueValue:
     def test_naive(self):
         student, teacher, *queues, _ = given()
-        others = LABELS != LABELS[:N, None]
+        others = LABELS[:N, None] != LABELS
         others[0] = False  # nothing to compare the first one with
         others[0, 3] = True
         z = 3.0, 50.0
@@ -148,7 +149,7 @@ class TestQueueValue:
     def test_is_what_drawing_gives_on_average(self):
         """Of banks whose positives are the embeddings themselves, K negatives drawn with replacement."""
         student, teacher, *queues, _ = given()
-        others = LABELS != LABELS[:N, None]
+        others = LABELS[:N, None] != LABELS
         z = torch.tensor([3.0, 50.0]).double().log()
         expected = crd_queue_loss(student, teacher, *queues, others, z, K, 0.5)
         banks = [torch.cat([queue, own.detach()]) for queue, own in zip(queues, (student, teacher), strict=True)]
@@ -354,7 +355,7 @@ class TestMistakes:
     def test_too_little_memory(self, monkeypatch):
         row = 2 * D * 8
         monkeypatch.setattr(memory, 'free_memory', lambda device: 20 * row)
-        with pytest.raises(ValueError, match='of each of 30 samples.*queue=8 would fit'):
+        with pytest.raises(ValueError, match=r'of each of 30 samples.*queue=8 would fit'):
             prepared()
         assert len(prepared(queue=8).student_bank) == 8
         monkeypatch.setattr(memory, 'free_memory', lambda device: None)
@@ -369,6 +370,11 @@ class TestMistakes:
         loss = CRDLoss(num_negatives=20)
         loss.build_connectors((2, 6), (2, 8))
         assert '30 embeddings of each network are kept, 0.0 MiB here' in loss.prepare(facts())
+        wide = CRDLoss(num_negatives=60, embedding_dim=512)
+        wide.build_connectors((2, 6), (2, 8))
+        told = wide.prepare(facts(torch.arange(2048)))
+        assert '2048 embeddings of each network are kept, 8.0 MiB here' in told  # 2 * 2048 * 512 * 4 bytes
+        assert 'a step takes 0.12 MiB or less' in told  # 24 * 61 + 4 * (60 * 512 + 4 * 60) bytes
 
 
 class TestCheckpoint:
