@@ -5,6 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmkd_plugin.facts import TrainingData
 from tests.configs.reading import DISTILLED, TABLE, Recipe, load, plain_student, scope_of, untrained
 from tests.conftest import batch
 
@@ -42,12 +43,23 @@ def model_of_all(recipes, shape):
         return MODELS.build(model), plain_student(model)
 
 
+class Samples:
+    """As many training samples as a loss that remembers them wants."""
+
+    def __len__(self):
+        return 20_000
+
+    def get_data_info(self, index):
+        return {'gt_label': index % 100}
+
+
 @pytest.mark.parametrize(('teacher', 'student'), CLASSIFIED)
 def test_classifiers(teacher, student):
     recipes = CLASSIFIED[teacher, student]
     size, channels = {'cifar100': (32, 3), 'digits': (28, 1)}.get(recipes[0].setting, (64, 3))
     torch.manual_seed(0)
     model, _ = model_of_all(recipes, (channels, size, size))
+    model.distill.data = TrainingData(Samples())
     losses = model.train()(**batch(2, size=size, channels=channels), mode='loss')
     assert losses.pop('loss') > 0
     assert len(losses) == sum(len(recipe.losses) for recipe in recipes)
