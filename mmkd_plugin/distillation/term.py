@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
@@ -106,6 +107,11 @@ class Term(nn.ModuleList):
         for tap in self.through:
             found.setdefault('through', []).append(networks[self.sources[0]].rows(tap))
         self._check_rows(found)
+        if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
+            raise ValueError(
+                f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
+                'image'
+            )
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]
@@ -184,6 +190,18 @@ class Term(nn.ModuleList):
         layers = zip(*sides, strict=True) if len({len(side) for side in sides}) == 1 else sides
         return '; '.join(', '.join(layer) for layer in layers)
 
+    def reserve(self, data: TrainingData) -> None:
+        """Let the loss make room for what it keeps of each sample; see ``DistillLoss.reserve``.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        for module in self:
+            try:
+                module.reserve(data)  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f'{self.who}: {error}') from error
+
     def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
 
@@ -193,8 +211,13 @@ class Term(nn.ModuleList):
         facts = Facts({side: networks[side] for side in self.on}, self.on, data)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
-            with torch.no_grad():
-                module.prepare(facts)  # type: ignore[operator]
+            try:
+                with torch.no_grad():
+                    told = module.prepare(facts)  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f'{self.who}: {error}') from error
+            if told:
+                print_log(f'{self.who}: {told}', 'current')
             after = [*module.named_parameters(), *module.named_buffers()]
             if [(name, id(own)) for name, own in before] != [(name, id(own)) for name, own in after]:
                 raise ValueError(

@@ -16,6 +16,7 @@ from .maps.reviewkd import ReviewKDLoss, hcl_loss
 from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
 from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
+from .relations.crd import CRDLoss, crd_loss, crd_queue_loss
 from .relations.fsp import FSPLoss, fsp_loss
 from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
 from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
@@ -28,6 +29,7 @@ __all__ = [
     'ABLoss',
     'ATLoss',
     'CCLoss',
+    'CRDLoss',
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
@@ -53,6 +55,8 @@ __all__ = [
     'at_loss',
     'cc_embedded_loss',
     'cc_loss',
+    'crd_loss',
+    'crd_queue_loss',
     'dist_loss',
     'dkd_loss',
     'dkd_terms',

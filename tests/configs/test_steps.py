@@ -8,6 +8,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmkd_plugin.facts import TrainingData
 from tests.configs.reading import DISTILLED, TABLE, Recipe, load, plain_student, scope_of, untrained
 from tests.conftest import batch
 
@@ -55,12 +56,23 @@ def model_of_all(recipes, shape):
         return MODELS.build(model), plain_student(model)
 
 
+class Samples:
+    """As many training samples as a loss that remembers them wants."""
+
+    def __len__(self):
+        return 20_000
+
+    def get_data_info(self, index):
+        return {'gt_label': index % 100}
+
+
 @pytest.mark.parametrize(('teacher', 'student'), CLASSIFIED)
 def test_classifiers(teacher, student):
     recipes = CLASSIFIED[teacher, student]
     size, channels = {'cifar100': (32, 3), 'digits': (28, 1)}.get(recipes[0].setting, (64, 3))
     torch.manual_seed(0)
     model, _ = model_of_all(recipes, (channels, size, size))
+    model.distill.data = TrainingData(Samples())
     MessageHub.get_current_instance().update_info('epoch', 1)
     # of two samples there is one distance, which RKD normalises
     losses = model.train()(**batch(3, size=size, channels=channels), mode='loss')

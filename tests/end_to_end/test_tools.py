@@ -105,6 +105,13 @@ def test_benchmark_of_a_loss_that_is_not_there():
     assert '--losses dkd given, expected some of ATLoss, ' in done.stdout
 
 
+def test_benchmark_of_crd():
+    sizes = '--samples', 60, '--negatives', 20, '--batch', 4, '--dim', 8, '--classes', 5
+    output = forked('tools/benchmark_crd.py', *sizes, '--rounds', 1).stdout
+    assert 'n = 60, K = 20, batch 4' in output
+    assert 'times as fast' in output
+
+
 def test_list_modules_of_a_plain_config():
     output = forked('tools/list_modules.py', 'configs/digits/resnet_teacher.py', '--depth', 3).stdout
     assert 'backbone.layer4.1' in output
