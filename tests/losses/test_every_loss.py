@@ -207,6 +207,16 @@ SETTINGS = {
                               uses={'paraphraser': 'ParaphraserLoss'}),
     'ParaphraserLoss': Setting({'rate': 0.7, 'distance': 'l1'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
     'ParaphraserLoss: squares': Setting({}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
+    'MHGDHeadsLoss': Setting({'heads': 3, 'head_drop': 0.0, 'gather': True}, THREE_MAPS, OTHER_MAPS,
+                             zero_at_equality=False, by_sample=False),
+    'MHGDHeadsLoss: other channels': Setting({'head_drop': 0.0}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
+                                             by_sample=False),
+    'MHGDLoss': Setting({'heads': 'loss_other', 'connector': 'conv_bn', 'gather': True}, THREE_MAPS, OTHER_MAPS,
+                        zero_at_equality=False, by_sample=False, uses={'heads': 'MHGDHeadsLoss'}),
+    'MHGDLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
+                                        by_sample=False, uses={'heads': 'MHGDHeadsLoss: other channels'}),
+    'MHGDLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS, by_sample=False,
+                                           uses={'heads': 'MHGDHeadsLoss'}),
 
     # memory
 
