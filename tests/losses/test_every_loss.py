@@ -56,6 +56,8 @@ class Setting(NamedTuple):
         any_shape: What a sample is may have any shape.
         flat: How flat the value is at equality, in float64: an epsilon in the formula may leave a slope.
         uses: Arguments that name a loss which it uses, and the case that is this loss.
+        rounding: How much connectors in half precision may change the value, relatively; more where it chooses between
+            near equals.
     """
 
     arguments: dict[str, Any]
@@ -74,6 +76,7 @@ class Setting(NamedTuple):
     any_shape: bool = False
     flat: float = 1e-12
     uses: dict[str, str] = {}
+    rounding: float = 0.05
 
 
 #: What a loss may need besides taps, for so many samples; labels are classes 0 to 2.
@@ -212,9 +215,10 @@ SETTINGS = {
     'MHGDHeadsLoss: other channels': Setting({'head_drop': 0.0}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
                                              by_sample=False),
     'MHGDLoss': Setting({'heads': 'loss_other', 'connector': 'conv_bn', 'gather': True}, THREE_MAPS, OTHER_MAPS,
-                        zero_at_equality=False, by_sample=False, uses={'heads': 'MHGDHeadsLoss'}),
+                        zero_at_equality=False, by_sample=False, uses={'heads': 'MHGDHeadsLoss'}, rounding=0.25),
     'MHGDLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
-                                        by_sample=False, uses={'heads': 'MHGDHeadsLoss: other channels'}),
+                                        by_sample=False, uses={'heads': 'MHGDHeadsLoss: other channels'},
+                                        rounding=0.25),
     'MHGDLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS, by_sample=False,
                                            uses={'heads': 'MHGDHeadsLoss'}),
 
@@ -623,7 +627,7 @@ class TestPrecision:
         assert value.dtype == of_halves.dtype == torch.float32
         assert of_halves.isfinite()
         # a learnable connector may run in half precision, the loss itself may not
-        torch.testing.assert_close(value, expected, rtol=0.05 if tried.learns else 0, atol=0)
+        torch.testing.assert_close(value, expected, rtol=SETTINGS[case].rounding if tried.learns else 0, atol=0)
         # backward runs outside, as torch advises and mmengine does: autocast would reach its products
         found = tried.backward(value)
         assert all(gradient.isfinite().all() for gradient in found)

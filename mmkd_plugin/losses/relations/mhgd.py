@@ -87,16 +87,19 @@ def mhgd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (log_s.exp() * (log_s - log_t)).sum() / max(student.size(1), 1)
 
 
-class _Projection(nn.Sequential):
+class _Projection(nn.Module):
     """A linear layer without bias, and a batch norm."""
 
     def __init__(self, inside: int, outside: int) -> None:
-        super().__init__(nn.Linear(inside, outside, bias=False), ConnectorNorm1d(outside))
+        super().__init__()
+        self.linear = nn.Linear(inside, outside, bias=False)
+        self.norm = ConnectorNorm1d(outside)
 
-    def frozen(self, x: Tensor) -> Tensor:
-        """By the stored statistics, whatever the mode, and with parameters as constants; x gets a gradient."""
-        linear, norm = self
-        mapped = F.linear(x, linear.weight.detach())
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """(N, C_in) to (N, C_out). Frozen: by stored statistics whatever the mode, parameters being constants."""
+        if not frozen:
+            return self.norm(self.linear(x))
+        norm, mapped = self.norm, F.linear(x, self.linear.weight.detach())
         parameters = norm.weight.detach(), norm.bias.detach()
         return F.batch_norm(mapped, norm.running_mean, norm.running_var, *parameters, eps=norm.eps)
 
@@ -116,7 +119,7 @@ class _Heads(nn.Module):
     def scores(self, front: Tensor, back: Tensor, frozen: bool = False) -> Tensor:
         """(A, N, N), of vectors (N, C_front) and (N, C_back)."""
         query, key = (
-            (part.frozen(x) if frozen else part(x)).unflatten(1, (self.heads, -1)).transpose(0, 1)
+            part(x, frozen).unflatten(1, (self.heads, -1)).transpose(0, 1)
             for part, x in ((self.theta, back), (self.phi, front))
         )
         return query @ key.mT
