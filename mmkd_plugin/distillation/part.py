@@ -34,7 +34,7 @@ class DistilledPart:
         return list(self._distillation.losses.parameters())
 
     def without_task(self) -> list[str]:
-        """The learners whose own losses are off, always or at some time."""
+        """The learners that distillation trains while their own losses are off, always or at some time."""
         return self._distillation.planner.without_task
 
     def counts_epochs(self) -> bool:

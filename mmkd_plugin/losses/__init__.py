@@ -21,6 +21,7 @@ from .relations.fsp import FSPLoss, fsp_loss
 from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
 from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 from .relations.lp import LPLoss, lp_loss
+from .relations.mhgd import MHGDHeadsLoss, MHGDLoss, mhgd_heads_loss, mhgd_loss
 from .relations.pkt import PKTLoss, pkt_loss
 from .relations.rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss, rkd_loss
 from .relations.sp import SPLoss, sp_loss
@@ -41,6 +42,8 @@ __all__ = [
     'KDLoss',
     'KDSVDLoss',
     'LPLoss',
+    'MHGDHeadsLoss',
+    'MHGDLoss',
     'NSTLoss',
     'OFDLoss',
     'PKTLoss',
@@ -69,6 +72,8 @@ __all__ = [
     'kd_loss',
     'kdsvd_loss',
     'lp_loss',
+    'mhgd_heads_loss',
+    'mhgd_loss',
     'nst_loss',
     'ofd_loss',
     'ofd_margin',

@@ -12,15 +12,18 @@ from torch import Tensor
 
 from ..distillation.part import DistilledPart, distilled_part
 from ..distillation.untouched import train_together
-from ..options import check_number
+from ..options import check_number, check_whole
 
 
 class _Bounding:
     """What the wrappers add to mmengine's."""
 
-    def __init__(self, *args: Any, bound: float | str = 'sigmoid', **kwargs: Any) -> None:
+    def __init__(self, *args: Any, bound: float | str = 'sigmoid', begin: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bound = bound if bound == 'sigmoid' else _check_bound(bound)
+        self.begin = check_whole(begin, 'begin')
+        if begin and bound != 'sigmoid':
+            raise ValueError(f"begin={begin} and bound={bound} given, expected begin with bound='sigmoid' alone")
         self._gradients: dict[Tensor, Tensor] = {}  # of distillation, since the last update
         self._unbounded: set[Tensor] = set()
         self._kept: Tensor | None = None
@@ -30,7 +33,7 @@ class _Bounding:
 
         Raises:
             TypeError: If no distilled model gave it.
-            ValueError: If there is not always a task loss, or no epochs are counted.
+            ValueError: If distillation trains the student without a task loss, or no epochs are counted.
             RuntimeError: If there are activation checkpoints, or nobody says which epoch it is.
         """
         part = self._check(distilled_part(loss))
@@ -92,7 +95,7 @@ class _Bounding:
                 f"{type(self).__name__} has bound='sigmoid', and nobody says which epoch it is: train with mmengine's "
                 'Runner, or give a number'
             )
-        return 1 / (1 + math.exp(-epoch))
+        return (1 + math.tanh((epoch - self.begin) / 2)) / 2
 
     def _averaged(self, gradients: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """The mean over the processes, as DDP takes of what is backpropagated; others may have more of them."""
@@ -121,7 +124,8 @@ class _Bounding:
         if off := part.without_task():
             raise ValueError(
                 f'{name} bounds the gradient of distillation by that of the task, and the task loss of {off} is off, '
-                "at some time or always: leave it on, or take optim_wrapper=dict(type='OptimWrapper')"
+                'at some time or always, while distillation trains it: leave it on, or take '
+                "optim_wrapper=dict(type='OptimWrapper')"
             )
         if self.bound == 'sigmoid' and not part.counts_epochs():
             raise ValueError(
@@ -137,12 +141,12 @@ class BoundedOptimWrapper(_Bounding, OptimWrapper):
 
     The rule of KD-SVD (arXiv 1807.06819) and MHGD (arXiv 1907.02226), here for any losses: for each parameter,
 
-    ``g = g_task + g_distill * min(1, b * ||g_task|| / ||g_distill||)``, with b = sigmoid(epoch), from 0.5 at epoch 0
+    ``g = g_task + g_distill * min(1, b * ||g_task|| / ||g_distill||)``, with b = sigmoid(epoch - begin)
 
     so that distillation never exceeds the task, wherever the weight of a loss puts it. g_distill is the gradient of all
     entries of ``losses`` together, weights and schedules included; where there are peers, theirs are bounded by their
     own task losses. Learnable parts of losses have no task, and are not bounded; a parameter of the student that the
-    task does not reach gets nothing of distillation. Weight decay comes afterwards, and so does ``clip_grad``, which
+    task does not reach gets nothing of distillation. A stage that trains such parts alone goes on without a task. Weight decay comes afterwards, and so does ``clip_grad``, which
     sees the sum. With several processes norms are those of averaged gradients, with ``accumulative_counts`` those of
     accumulated ones.
 
@@ -152,11 +156,12 @@ class BoundedOptimWrapper(_Bounding, OptimWrapper):
 
     Args:
         bound: ``sigmoid``, or a constant b > 0.
+        begin: The epoch, from 0, in which ``sigmoid`` is 0.5: the first in which distillation trains the student.
         *args: Those of ``OptimWrapper``.
         **kwargs: Those of ``OptimWrapper``: ``optimizer``, ``accumulative_counts``, ``clip_grad``.
 
     Raises:
-        ValueError: If ``bound`` is something else.
+        ValueError: If ``bound`` is something else, ``begin`` is no whole number >= 0, or it is given with a constant.
     """
 
 
@@ -169,6 +174,7 @@ class AmpBoundedOptimWrapper(_Bounding, AmpOptimWrapper):
 
     Args:
         bound: As there.
+        begin: As there.
         *args: Those of ``AmpOptimWrapper``.
         **kwargs: Those of ``AmpOptimWrapper``: ``loss_scale``, ``dtype``, and as there.
     """
@@ -190,7 +196,7 @@ def without_bound(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """An ``optim_wrapper`` for a model that is not distilled."""
     if cfg.get('type') not in _BOUNDED:
         return dict(cfg)
-    return {**{key: value for key, value in cfg.items() if key != 'bound'}, 'type': 'OptimWrapper'}
+    return {**{key: value for key, value in cfg.items() if key not in ('bound', 'begin')}, 'type': 'OptimWrapper'}
 
 
 def _grad(parameter: Tensor) -> Tensor:

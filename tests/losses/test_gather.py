@@ -47,18 +47,20 @@ def tried(case, taps, gather, start, stop):
     needs = {name: NEEDS[name](len(taps['teacher'][0])) for name in loss.needs}
     needs = {name: need[start:stop] if isinstance(need, torch.Tensor) else need for name, need in needs.items()}
     own = {side: [tap[start:stop] for tap in sides] for side, sides in taps.items()}
-    front = Front(own['student'])
-    value = Trial(loss, {**own, 'student': front(own['student'])}, needs).value()
+    front = Front(own.get('student', []))
+    if 'student' in own:
+        own['student'] = front(own['student'])
+    value = Trial(loss, own, needs).value()
     parameters = [*front.parameters(), *loss.parameters()]
     return value.detach(), torch.autograd.grad(value, parameters)
 
 
 for case in CASES:
     single = {side: [tap.detach().double() for tap in taps] for side, taps in trial(case).taps.items()}
-    assert single.keys() == {'student', 'teacher'}, f'{case}: teach this test about {list(single)}'
+    assert {'teacher'} <= single.keys() <= {'student', 'teacher'}, f'{case}: teach this test about {list(single)}'
     double = {side: [torch.cat([tap, 1 - tap.flip(0) ** 2]) for tap in taps] for side, taps in single.items()}
     for taps, first in [(double, 4), (double, 3), (double, 8), (double, 0), (single, 2), (single, 1)]:
-        rows = len(taps['student'][0])
+        rows = len(taps['teacher'][0])
         start, stop = [(0, first), (first, rows)][rank]
         expected, gradients = tried(case, taps, False, 0, rows)
         found, own = tried(case, taps, True, start, stop)

@@ -123,16 +123,34 @@ class _Leading(torch.autograd.Function):
         return (gradient + gradient.mT) / 2, None
 
 
-def _features(student: Tensor, teacher: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of one layer, student and teacher: aligned, weighted vectors as :func:`kernel_features` (N, k, C, order)."""
-    v_t, values = singular_vectors(teacher, count)
-    v_t = torch.where(v_t.sum(1, keepdim=True) < 0, -v_t, v_t)
-    v_s, _ = singular_vectors(student, count + _SPARE)
+def signed_vectors(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """:func:`singular_vectors` of a teacher, each with the sign by which its entries sum to a value >= 0."""
+    vectors, values = singular_vectors(maps, count)
+    return torch.where(vectors.sum(1, keepdim=True) < 0, -vectors, vectors), values
+
+
+def aligned_vectors(maps: Tensor, targets: Tensor) -> Tensor:
+    """A student's singular vectors, of which it has three more: the nearest to each target, times the cosine's sign.
+
+    Args:
+        maps: (N, C, H, W).
+        targets: Vectors of the teacher (N, C, k), taken as constant.
+
+    Returns:
+        (N, C, k).
+    """
+    vectors, _ = singular_vectors(maps, targets.size(2) + _SPARE)
     with torch.no_grad():
-        cosines = v_s.mT @ v_t  # (N, k + 3, k)
+        cosines = vectors.mT @ targets  # (N, k + 3, k)
         nearest = cosines.abs().argmax(1, keepdim=True)
         sign = torch.where(cosines.gather(1, nearest) < 0, -1, 1)
-    v_s = v_s.gather(2, nearest.expand(-1, v_s.size(1), -1)) * sign
+    return vectors.gather(2, nearest.expand(-1, vectors.size(1), -1)) * sign
+
+
+def _features(student: Tensor, teacher: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of one layer, student and teacher: aligned, weighted vectors as :func:`kernel_features` (N, k, C, order)."""
+    v_t, values = signed_vectors(teacher, count)
+    v_s = aligned_vectors(student, v_t)
     weights = normalize(values, dim=1)[:, None]
     return kernel_features((v_s * weights).mT), kernel_features((v_t * weights).mT)
 

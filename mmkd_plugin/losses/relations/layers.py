@@ -1,7 +1,7 @@
 """What losses that relate the layers of a network share: checking lists of maps, and making channels equal."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -46,6 +46,7 @@ class LayerRelationLoss(DistillLoss):
         connector: ``conv_bn``: a learnable 1x1 convolution with batch norm at each layer of the student makes its
             channels equal to the teacher's. None: they are equal already.
         loss_weight: Factor on the value.
+        **more: For a second base class.
 
     Raises:
         ValueError: If the connector is unknown or the weight is negative.
@@ -53,8 +54,8 @@ class LayerRelationLoss(DistillLoss):
 
     relates_layers: ClassVar[bool] = True
 
-    def __init__(self, connector: str | None = None, loss_weight: float = 1.0) -> None:
-        super().__init__(loss_weight)
+    def __init__(self, connector: str | None = None, loss_weight: float = 1.0, **more: Any) -> None:
+        super().__init__(loss_weight=loss_weight, **more)
         if connector not in (None, 'conv_bn'):
             raise ValueError(f"connector={connector!r} given, expected 'conv_bn' or None")
         self.connector = connector
