@@ -75,7 +75,13 @@ VECTORS = (
 
 def connect(loss: Any, *sides: Any) -> None:
     """Make the connectors from the shapes of the taps."""
-    loss.build_connectors(*([t.shape for t in side] if isinstance(side, list) else side.shape for side in sides))
+
+    def shapes(side: Any) -> Any:
+        if isinstance(side, dict):
+            return {name: tap.shape for name, tap in side.items()}
+        return [tap.shape for tap in side] if isinstance(side, list) else side.shape
+
+    loss.build_connectors(*map(shapes, sides))
 
 
 def connect_behind_norms(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
@@ -345,7 +351,7 @@ def fsp(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
     pool = F.adaptive_max_pool2d if loss.pool == 'max' else F.adaptive_avg_pool2d
 
     def flow(first: Tensor, second: Tensor) -> Tensor:
-        first = pool(first, list(second.shape[2:])) if first.size(2) > second.size(2) else first
+        first = pool(first, (second.size(2), second.size(3))) if first.size(2) > second.size(2) else first
         first, second = first.flatten(2)[:, :, None], second.flatten(2)[:, None]
         return (first * second).mean(3)
 
