@@ -2,11 +2,11 @@
 # ruff: noqa: E402 (arguments are read before the imports that take seconds)
 """Measure every loss alone, forward and backward: time and memory, against the form that other codes use.
 
-Both forms run on the same taps, in turns, in one process; what is quoted is the median of the rounds' ratios. Sizes
-and common forms are those of `common_losses.py`. The losses at the sizes of the ResNet34→18 recipe are also given as a
+Both forms run on the same taps, in turns, in one process; what is quoted is the median of the rounds' ratios. Sizes and
+common forms are those of `common_losses.py`. The losses at the sizes of the ResNet34→18 recipe are also given as a
 share of its step, one with KD at 224 px, batch 32, which is measured beforehand as `benchmark_step.py` does, or given
-by `--step-ms`. Memory is what the process holds at most above what it held before (Linux; on a GPU what torch
-allocates); that of small losses scatters.
+by `--step-ms`; of those above 5 % it is said what takes the time. Memory is what the process holds at most above what
+it held before (Linux; on a GPU what torch allocates); that of small losses scatters.
 """
 
 import argparse
@@ -23,7 +23,9 @@ STEP_BATCH, SHARE = 32, 5.0  # images; % of a step above which a loss is named
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--losses', nargs='+', metavar='NAME', help='such as DKDLoss; default: all')
+    parser.add_argument(
+        '--losses', nargs='+', metavar='NAME', help="such as DKDLoss or 'RKDLoss: angles'; default: all"
+    )
     parser.add_argument('--rounds', type=int, default=11, help='measured rounds of both forms (default 11)')
     parser.add_argument('--threads', type=int, help="CPU threads; default: torch's own number")
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
@@ -64,22 +66,29 @@ class Trial:
         generator = torch.Generator().manual_seed(0)
 
         def taps(shapes: tuple[Shape, ...]) -> list[Tensor]:
-            """Maps and vectors as after a ReLU, logits of any sign."""
+            """Maps and vectors as after a ReLU; logits, and what the entry says, of any sign."""
             made = [3 * torch.randn(shape, generator=generator) for shape in shapes]
-            signed = getattr(loss, 'compares_logits', False)
+            signed = entry.signed or getattr(loss, 'compares_logits', False)
             return [(tap if signed else tap.relu()).to(device) for tap in made]
+
+        def given(side: str) -> Any:
+            """What the loss gets of a side."""
+            if side == 'teachers':
+                return {f'teacher{number}': tap for number, tap in enumerate(teacher)}
+            made = student if side == 'student' else teacher
+            return made if getattr(loss, 'relates_layers', False) else made[0]
 
         found = getattr(losses, name.split(':')[0])
         loss = found(**entry.arguments, loss_weight=1.0) if isinstance(found, type) else found
         student, teacher = taps(size.student), taps(size.teacher or size.student)
         self.student = [tap.requires_grad_() for tap in student]
-        sides: list[Any] = [student, teacher] if getattr(loss, 'relates_layers', False) else [student[0], teacher[0]]
+        sides = [given(side) for side in getattr(loss, 'sides', ('student', 'teacher'))]
         needs = {need: NEEDS[need](size.student[0]) for need in getattr(loss, 'needs', ())}
         needs = {need: value.to(device) if isinstance(value, Tensor) else value for need, value in needs.items()}
         self.parameters: list[Tensor] = []
         if isinstance(loss, losses.DistillLoss):
             torch.manual_seed(0)
-            loss.build_connectors(*([t.shape for t in s] if isinstance(s, list) else s.shape for s in sides))
+            entry.connect(loss, *sides)
             self.parameters = list(loss.to(device).parameters())
         self.forms: dict[str, Form] = {'ours': lambda: loss(*sides, **needs)}
         if (common := entry.common) is not None and not (entry.broadcasts and size.too_large):
@@ -151,7 +160,7 @@ def check(trial: Trial, name: str, size: Size) -> None:
         SystemExit: If not, because then they are not comparable.
     """
     ours, common = (trial.run(form).item() for form in ('ours', 'common'))
-    if not math.isclose(ours, common, rel_tol=1e-3, abs_tol=1e-8):
+    if not math.isclose(ours, common, rel_tol=1e-3, abs_tol=1e-10):
         raise SystemExit(f'{name}, {size}: {ours} by ours and {common} by the common form, expected the same value')
 
 
@@ -232,9 +241,9 @@ def main() -> None:
             f'\nOf a step of ResNet34→18 with KD (224 px, batch {STEP_BATCH}, {step:.0f} ms), all layers of a recipe:'
         )
         for name, ms in in_step.items():
-            print(
-                f'  {name:30} {100 * ms / step:6.2f} %{f"  more than {SHARE:g} %" if 100 * ms / step > SHARE else ""}'
-            )
+            share = 100 * ms / step
+            above = f'  more than {SHARE:g} %: {entries[name].takes or "why is not known"}'
+            print(f'  {name:30} {share:6.2f} %{above if share > SHARE else ""}')
     if unmeasured := missing():
         print(f'without an entry in tools/common_losses.py: {", ".join(unmeasured)}')
 

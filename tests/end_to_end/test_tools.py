@@ -91,18 +91,27 @@ def test_benchmark_of_a_detector():
 
 
 def test_benchmark_of_the_losses():
-    """Every loss has an entry, and the value of its common form."""
-    output = forked('tools/benchmark_losses.py', '--quick', '--step-ms', 1000).stdout
+    """Every loss has an entry, and the value of its common form; what is much of a step is explained."""
+    output = forked('tools/benchmark_losses.py', '--quick', '--step-ms', 0.01).stdout
     assert 'without an entry' not in output
     rows = [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('| ')][2:]
     assert {'KDLoss', 'DKDLoss', 'NSTLoss', 'hcl_loss'} <= {row[0] for row in rows}
     assert 'Of a step of ResNet34→18 with KD' in output
+    assert '%  more than 5 %: three 3x3 convolutions' in output
+    assert 'why is not known' not in output
+
+
+def test_benchmark_of_some_losses():
+    """All entries of a loss, or one of them."""
+    output = forked('tools/benchmark_losses.py', '--quick', '--losses', 'RKDLoss', 'CCLoss: kernel').stdout
+    rows = [line.strip('| ').split(' | ')[0] for line in output.splitlines() if line.startswith('| ')][2:]
+    assert set(rows) == {'RKDLoss: distances', 'RKDLoss: angles', 'CCLoss: kernel'}
 
 
 def test_benchmark_of_a_loss_that_is_not_there():
     done = forked('tools/benchmark_losses.py', '--quick', '--losses', 'DKDLoss', 'dkd', check=False)
     assert done.returncode != 0
-    assert '--losses dkd given, expected some of ATLoss, ' in done.stdout
+    assert '--losses dkd given, expected some of ABLoss, ATLoss, ' in done.stdout
 
 
 def test_benchmark_of_crd():
