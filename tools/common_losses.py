@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import exp, factorial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd_plugin.facts import TapShape
-from mmkd_plugin.losses import ParaphraserLoss
+from mmkd_plugin.losses import MHGDHeadsLoss, ParaphraserLoss
 from mmkd_plugin.networks import Tap
 
 Shape = tuple[int, ...]
@@ -71,6 +72,8 @@ VECTORS = (
     Size(((32, 512),), in_step=True),
     Size(((1024, 1024),), too_large=True),
 )
+#: At which fetching 16,384 negatives of each sample takes a GiB.
+BANKED_VECTORS = (Size(((64, 256),)), Size(((32, 512),), in_step=True))
 
 
 def connect(loss: Any, *sides: Any) -> None:
@@ -96,6 +99,24 @@ def connect_to_paraphraser(loss: Any, student: Tensor, teacher: Tensor) -> None:
     connect(paraphraser, teacher)
     loss.take('paraphraser', paraphraser.to(teacher.device))
     connect(loss, student, teacher)
+
+
+def connect_to_heads(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """And from the heads that the loss uses."""
+    heads = MHGDHeadsLoss()
+    connect(heads, teacher)
+    loss.take('heads', heads.to(teacher[0].device))
+    connect(loss, student, teacher)
+
+
+def connect_to_banks(loss: Any, student: Tensor, teacher: Tensor) -> None:
+    """And from banks of 50,000 samples of 100 classes, behind the step that scales the scores."""
+    connect(loss, student, teacher)
+    loss.to(student.device)
+    loss.prepare(SimpleNamespace(data=SimpleNamespace(labels=lambda: torch.arange(50_000) % 100)))
+    with torch.no_grad():
+        loss(student, teacher, torch.arange(len(student), device=student.device))
+    loss.eval()
 
 
 @dataclass(frozen=True)
@@ -408,6 +429,58 @@ def ab(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tenso
     return torch.stack(values).sum()
 
 
+def first_vectors(maps: Tensor, count: int) -> Tensor:
+    """Right singular vectors, (N, C, count), of whole decompositions, with the signs that ours have."""
+    _, _, rows = torch.linalg.svd(maps.flatten(2).transpose(1, 2), full_matrices=False)
+    vectors = rows[:, :count].transpose(1, 2)
+    return torch.where(vectors.sum(1, keepdim=True) < 0, -vectors, vectors)
+
+
+def mhgd_heads(loss: Any, teacher: Sequence[Tensor]) -> Tensor:
+    """Vectors from whole decompositions. The heads are ours."""
+    vectors = [first_vectors(maps, 1)[..., 0] for maps in teacher]
+    value = torch.zeros((), device=teacher[0].device)
+    for pair, (front, back) in zip(loss.pairs, pairwise(vectors), strict=True):
+        estimate = pair.estimate(front, back, front.new_ones(len(front), loss.heads))
+        value = value + (1 - F.cosine_similarity(estimate, back)).mean()
+    return value
+
+
+def mhgd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Vectors from whole decompositions. The heads are ours."""
+    of_s, of_t = [], []
+    for s, t in zip(student, teacher, strict=True):
+        v_s, v_t = first_vectors(s, 4), first_vectors(t, 1)
+        cosines = v_s.transpose(1, 2) @ v_t
+        chosen = cosines.sign() * (cosines.abs() == cosines.abs().amax(1, keepdim=True))
+        of_s.append((v_s @ chosen)[..., 0])
+        of_t.append(v_t[..., 0])
+    value = torch.zeros((), device=student[0].device)
+    for s, t in zip(*(loss.used('heads').scores(vectors) for vectors in (of_s, of_t)), strict=True):
+        log_s, log_t = s.tanh().log_softmax(2), t.tanh().log_softmax(2)
+        value = value + F.kl_div(log_t, log_s, reduction='sum', log_target=True) / s.size(1)
+    return value
+
+
+def crd(loss: Any, student: Tensor, teacher: Tensor, sample_idx: Tensor) -> Tensor:
+    """Every negative of every sample is fetched from the banks. Embeddings and drawing are ours."""
+    drawn = loss.draw(sample_idx)
+    noise = loss.num_negatives / len(loss.student_bank)
+    sides = (
+        (loss.embed_student(student), loss.teacher_bank, loss.normalizers[0]),
+        (loss.embed_teacher(teacher), loss.student_bank, loss.normalizers[1]),
+    )
+    value = torch.zeros((), device=student.device)
+    for embedding, bank, log_z in sides:
+        rows = bank.index_select(0, drawn.view(-1)).view(*drawn.shape, -1)
+        scores = torch.bmm(rows, F.normalize(embedding)[..., None])[..., 0]
+        v = (scores / loss.temperature).exp() / log_z.exp()
+        of_own = v[:, 0] / (v[:, 0] + noise + 1e-7)
+        of_others = noise / (v[:, 1:] + noise + 1e-7)
+        value = value - (of_own.log().sum() + of_others.log().sum()) / len(embedding)
+    return value
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -441,8 +514,15 @@ ENTRIES = {
     'FSPLoss': Entry(STAGES, fsp, broadcasts=True, takes='pooling, and products of all channels of two maps'),
     'KDSVDLoss': Entry(STAGES, kdsvd, takes="every image's eigenvectors at every stage, in both networks"),
     # trained in stages
+    'MHGDLoss': Entry(STAGES, mhgd, connect=connect_to_heads,
+                      takes="every image's eigenvectors at every stage, in both networks"),
+    'MHGDHeadsLoss': Entry(STAGES, mhgd_heads, {'head_drop': 0.0},
+                           takes="every image's eigenvectors at every stage"),
     'ParaphraserLoss': Entry(LAST_MAPS, paraphraser, takes='six 3x3 convolutions of all channels'),
     'FTLoss': Entry(LAST_MAPS, ft, connect=connect_to_paraphraser,
                     takes="three 3x3 convolutions, and as many of the paraphraser's"),
     'ABLoss': Entry(STAGES, ab, signed=True, takes='a 1x1 convolution and its batch norm on every map'),
+    # memory
+    'CRDLoss': Entry(BANKED_VECTORS, crd, connect=connect_to_banks,
+                     takes='products with all of 50,000 samples, and drawing 16,384 for each'),
 }  # fmt: skip
