@@ -88,6 +88,14 @@ def test_by_hand(epoch, bound, distilled, expected):
     assert Lines(bound=bound).update(TASK, distilled).moved() == pytest.approx(expected)
 
 
+def test_the_sigmoid_begins_where_it_is_told():
+    for epoch, factor in ((7, 0.5), (8, 1 / (1 + math.exp(-1))), (6, 1 / (1 + math.exp(1))), (2000, 1)):
+        set_progress(epoch)
+        assert Lines(begin=7).update(TASK, LONG).moved() == pytest.approx((3, 4 + 5 * factor))
+    set_progress(0)
+    assert Lines(begin=2000).update(TASK, LONG).moved() == pytest.approx(TASK)
+
+
 def test_no_task_gradient_is_a_bound_of_zero_except_for_what_belongs_to_a_loss():
     set_progress(0)
     lines = Lines().update((0.0, 0.0), LONG, connector=(7.0, 8.0))
@@ -377,6 +385,23 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"the task loss of \['student'\] is off, at some time or always"):
             stepped(model, self.wrapper(model), 1)
 
+    @pytest.mark.parametrize(
+        ('loss', 'task', 'refused'),
+        [
+            ({'begin': 2}, {'begin': 2}, False),
+            ({'begin': 3, 'end': 5}, {'begin': 2, 'end': 5}, False),
+            ({'begin': 1}, {'begin': 2}, True),
+            ({'begin': 2}, {'begin': 2, 'end': 4}, True),
+            ({'end': 4}, {'end': 4}, False),
+            ({'end': 4}, {'end': 3}, True),
+            ({'begin': 2}, {'end': 1}, True),
+            ({'begin': 2}, {'begin': 2, 'by_epoch': False}, True),  # who knows
+        ],
+    )
+    def test_a_task_loss_that_is_off_when_nothing_trains_the_student(self, loss, task, refused):
+        model = student_of({'loss_kd': {**KD['loss_kd'], 'schedule': loss}}, task_loss={'schedule': task})
+        assert model.distill.planner.without_task == (['student'] if refused else [])
+
     def test_iterations_are_no_epochs(self):
         model = student_of(KD)
         model.distill.planner.iteration_based = True
@@ -402,6 +427,13 @@ class TestRefusals:
             Lines(bound=bound)
         assert f'bound={bound!r} given' in str(error.value)
 
+    @pytest.mark.parametrize('begin', [-1, 0.5, True, None, '1'])
+    def test_begin(self, begin):
+        with pytest.raises(ValueError, match=f'begin={begin!r} given, expected a whole number >= 0'):
+            Lines(begin=begin)
+        with pytest.raises(ValueError, match="begin=3 and bound=1.0 given, expected begin with bound='sigmoid' alone"):
+            Lines(bound=1.0, begin=3)
+
 
 def test_a_plain_run_computes_nothing_for_it(monkeypatch):
     monkeypatch.setattr('mmkd_plugin.distillation.part.DistilledPart.value', lambda self: pytest.fail('asked'))
@@ -410,7 +442,7 @@ def test_a_plain_run_computes_nothing_for_it(monkeypatch):
 
 
 def test_a_wrapper_for_the_plain_student():
-    cfg = {'type': 'BoundedOptimWrapper', 'bound': 1.0, 'optimizer': {'type': 'SGD'}}
+    cfg = {'type': 'BoundedOptimWrapper', 'bound': 'sigmoid', 'begin': 2, 'optimizer': {'type': 'SGD'}}
     assert without_bound(cfg) == {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD'}}
     other = {'optimizer': {'type': 'SGD'}}
     assert without_bound(other) == other
