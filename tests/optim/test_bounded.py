@@ -206,7 +206,8 @@ def test_steps_are_those_of_two_backward_passes(make, optimizer):
 @pytest.mark.parametrize('kwargs', [{}, {'accumulative_counts': 2}, {'clip_grad': {'max_norm': 0.5}}], ids=str)
 def test_a_bound_that_nothing_reaches_is_plain_training(kwargs):
     states = []
-    for kind, more in ((BoundedOptimWrapper, {'bound': 1e30}), (OptimWrapper, {})):
+    cases: list[tuple[Any, dict[str, Any]]] = [(BoundedOptimWrapper, {'bound': 1e30}), (OptimWrapper, {})]
+    for kind, more in cases:
         model = student_of(LOSSES)
         stepped(model, kind(torch.optim.SGD(model.parameters(), lr=0.01), **copy.deepcopy(kwargs), **more))
         states.append(model.state_dict())
@@ -352,6 +353,22 @@ with DefaultScope.overwrite_default_scope('mmpretrain'):
         after = model.distill.state_dict()
         assert all(not torch.equal(after[key], before[key]) for key in before if 'weight' in key)
     print('off is off', flush=True)
+
+    for wrapper in ({}, {'accumulative_counts': 2}):
+        stages = {'loss_paraphraser': {'type': 'ParaphraserLoss', 'on': {'teacher': 'backbone.layer4'},
+                                       'schedule': {'end': 2}},
+                  'loss_ft': {'type': 'FTLoss', 'on': 'backbone.layer4', **LATER}}
+        model = student_of(stages, task_loss=LATER)
+        wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+        paraphraser = 'distill.losses.loss_paraphraser'
+        used = None
+        for first in (0, 6):
+            before = copy.deepcopy(model.state_dict())
+            used = run(wrapped, used or OPTIMIZERS[0], wrapper, first=first)
+            for key, value in model.state_dict().items():
+                if key.endswith('weight'):
+                    assert torch.equal(value, before[key]) == (key.startswith(paraphraser) == bool(first)), key
+    print('the teacher alone', flush=True)
 dist.destroy_process_group()
 """
 
@@ -362,6 +379,7 @@ def test_two_processes_are_one_on_the_joined_batch(tmp_path):
     for process in together(script, ROOT):
         assert 'as on the joined batch' in process.stdout
         assert 'off is off' in process.stdout
+        assert 'the teacher alone' in process.stdout
 
 
 class TestRefusals:
@@ -431,7 +449,7 @@ class TestRefusals:
     def test_begin(self, begin):
         with pytest.raises(ValueError, match=f'begin={begin!r} given, expected a whole number >= 0'):
             Lines(begin=begin)
-        with pytest.raises(ValueError, match="begin=3 and bound=1.0 given, expected begin with bound='sigmoid' alone"):
+        with pytest.raises(ValueError, match=r"begin=3 and bound=1\.0 given, expected begin with bound='sigmoid'"):
             Lines(bound=1.0, begin=3)
 
 

@@ -56,7 +56,10 @@ def heads_loss(teacher: Sequence[Tensor], pairs: Any, stored: bool = False) -> T
         values = [row.clamp(min=0) for row in projected(front, heads.value, stored)]
         graphs = scores(front, back, heads, stored)
         for i, target in enumerate(back):
-            attended = [sum(p * v for p, v in zip(softmax(graph[i]), values, strict=True)) for graph in graphs]
+            attended = []
+            for graph in graphs:
+                shares = zip(softmax(graph[i]), values, strict=True)
+                attended.append(torch.stack([p * v for p, v in shares]).sum(0))
             estimate = heads.estimator.weight @ torch.cat(attended) + heads.estimator.bias
             cosine = (estimate @ target) / (estimate @ estimate) ** 0.5 / (target @ target) ** 0.5
             total = total + (1 - cosine) / len(back)
