@@ -145,10 +145,10 @@ class BoundedOptimWrapper(_Bounding, OptimWrapper):
 
     so that distillation never exceeds the task, wherever the weight of a loss puts it. g_distill is the gradient of all
     entries of ``losses`` together, weights and schedules included; where there are peers, theirs are bounded by their
-    own task losses. Learnable parts of losses have no task, and are not bounded; a parameter of the student that the
-    task does not reach gets nothing of distillation. A stage that trains such parts alone goes on without a task. Weight decay comes afterwards, and so does ``clip_grad``, which
-    sees the sum. With several processes norms are those of averaged gradients, with ``accumulative_counts`` those of
-    accumulated ones.
+    own task losses. Learnable parts of losses have no task, and are not bounded, so a stage that trains them alone may
+    have the task loss off; a parameter of the student that the task does not reach gets nothing of distillation. Weight
+    decay comes afterwards, and so does ``clip_grad``, which sees the sum. With several processes norms are those of
+    averaged gradients, with ``accumulative_counts`` those of accumulated ones.
 
     A step costs a second pass back through the student, a copy of its gradients and, with several processes, a second
     exchange. The mean of the factors min(...) is logged as ``distill_kept``. Activation checkpoints (``with_cp=True``)

@@ -1,4 +1,4 @@
-"""FT and AB in two stages through the Runner: what is off is untouched, and a killed run goes on in either stage."""
+"""FT, AB and MHGD in two stages through the Runner: what is off is untouched, and killed runs go on in either stage."""
 
 import pytest
 import torch
@@ -12,10 +12,12 @@ pytestmark = pytest.mark.openmmlab
 STUDENT = ('backbone.', 'head.')
 PARAPHRASER, TRANSLATOR = 'distill.losses.loss_paraphraser.', 'distill.losses.loss_ft.'
 CONNECTORS = 'distill.losses.loss_ab.'
+HEADS, ALIGNERS = 'distill.losses.loss_heads.', 'distill.losses.loss_mhgd.'
 #: By method, what its first and its second stage train.
 TRAINED: dict[str, list[tuple[str, ...]]] = {
     'ft': [(PARAPHRASER,), (*STUDENT, TRANSLATOR)],
     'ab': [('backbone.', CONNECTORS), STUDENT],
+    'mhgd': [(HEADS,), (*STUDENT, ALIGNERS)],
 }
 methods = pytest.mark.parametrize('method', TRAINED)
 
@@ -59,6 +61,26 @@ def test_each_stage_trains_its_own_and_leaves_the_rest(whole, method, stage):
             assert not changed, key
         elif key.endswith('weight'):
             assert changed, key
+
+
+@pytest.mark.parametrize('method', ['ft', 'mhgd'])
+def test_the_teacher_is_as_it_was_loaded(whole, tmp_path, method):
+    fresh = runner_of(config(tmp_path, method)).model
+    fresh.distill.prepare(fresh, torch.zeros(1, 1, 28, 28))
+    (trained,), (loaded,) = (model.distill.teachers.values() for model in (whole[method][0].model, fresh))
+    torch.testing.assert_close(trained.model.state_dict(), loaded.model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_bound_changes_nothing_in_a_stage_on_the_teacher_alone(whole, tmp_path):
+    """The original rule of MHGD: the student's stage is bounded, the heads' own is not."""
+    cfg = config(tmp_path, 'mhgd')
+    assert cfg.optim_wrapper.pop('type') == 'BoundedOptimWrapper'
+    assert cfg.optim_wrapper.pop('begin') == 5
+    runner_of(cfg).train()
+    for epoch, same in ((2, True), (4, False)):
+        after, bounded = read_checkpoint(tmp_path / f'epoch_{epoch}.pth')['state_dict'], whole['mhgd'][1][epoch // 2]
+        assert all(torch.equal(after[key], bounded[key]) for key in after if key.startswith(HEADS))
+        assert torch.equal(after['head.fc.weight'], bounded['head.fc.weight']) is same
 
 
 def test_the_paraphraser_has_a_learning_rate_of_its_own(whole):

@@ -88,6 +88,14 @@ def test_by_hand(epoch, bound, distilled, expected):
     assert Lines(bound=bound).update(TASK, distilled).moved() == pytest.approx(expected)
 
 
+def test_the_sigmoid_begins_where_it_is_told():
+    for epoch, factor in ((7, 0.5), (8, 1 / (1 + math.exp(-1))), (6, 1 / (1 + math.exp(1))), (2000, 1)):
+        set_progress(epoch)
+        assert Lines(begin=7).update(TASK, LONG).moved() == pytest.approx((3, 4 + 5 * factor))
+    set_progress(0)
+    assert Lines(begin=2000).update(TASK, LONG).moved() == pytest.approx(TASK)
+
+
 def test_no_task_gradient_is_a_bound_of_zero_except_for_what_belongs_to_a_loss():
     set_progress(0)
     lines = Lines().update((0.0, 0.0), LONG, connector=(7.0, 8.0))
@@ -198,7 +206,8 @@ def test_steps_are_those_of_two_backward_passes(make, optimizer):
 @pytest.mark.parametrize('kwargs', [{}, {'accumulative_counts': 2}, {'clip_grad': {'max_norm': 0.5}}], ids=str)
 def test_a_bound_that_nothing_reaches_is_plain_training(kwargs):
     states = []
-    for kind, more in ((BoundedOptimWrapper, {'bound': 1e30}), (OptimWrapper, {})):
+    cases: list[tuple[Any, dict[str, Any]]] = [(BoundedOptimWrapper, {'bound': 1e30}), (OptimWrapper, {})]
+    for kind, more in cases:
         model = student_of(LOSSES)
         stepped(model, kind(torch.optim.SGD(model.parameters(), lr=0.01), **copy.deepcopy(kwargs), **more))
         states.append(model.state_dict())
@@ -344,6 +353,22 @@ with DefaultScope.overwrite_default_scope('mmpretrain'):
         after = model.distill.state_dict()
         assert all(not torch.equal(after[key], before[key]) for key in before if 'weight' in key)
     print('off is off', flush=True)
+
+    for wrapper in ({}, {'accumulative_counts': 2}):
+        stages = {'loss_paraphraser': {'type': 'ParaphraserLoss', 'on': {'teacher': 'backbone.layer4'},
+                                       'schedule': {'end': 2}},
+                  'loss_ft': {'type': 'FTLoss', 'on': 'backbone.layer4', **LATER}}
+        model = student_of(stages, task_loss=LATER)
+        wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+        paraphraser = 'distill.losses.loss_paraphraser'
+        used = None
+        for first in (0, 6):
+            before = copy.deepcopy(model.state_dict())
+            used = run(wrapped, used or OPTIMIZERS[0], wrapper, first=first)
+            for key, value in model.state_dict().items():
+                if key.endswith('weight'):
+                    assert torch.equal(value, before[key]) == (key.startswith(paraphraser) == bool(first)), key
+    print('the teacher alone', flush=True)
 dist.destroy_process_group()
 """
 
@@ -354,6 +379,7 @@ def test_two_processes_are_one_on_the_joined_batch(tmp_path):
     for process in together(script, ROOT):
         assert 'as on the joined batch' in process.stdout
         assert 'off is off' in process.stdout
+        assert 'the teacher alone' in process.stdout
 
 
 class TestRefusals:
@@ -376,6 +402,23 @@ class TestRefusals:
         set_progress(3)
         with pytest.raises(ValueError, match=r"the task loss of \['student'\] is off, at some time or always"):
             stepped(model, self.wrapper(model), 1)
+
+    @pytest.mark.parametrize(
+        ('loss', 'task', 'refused'),
+        [
+            ({'begin': 2}, {'begin': 2}, False),
+            ({'begin': 3, 'end': 5}, {'begin': 2, 'end': 5}, False),
+            ({'begin': 1}, {'begin': 2}, True),
+            ({'begin': 2}, {'begin': 2, 'end': 4}, True),
+            ({'end': 4}, {'end': 4}, False),
+            ({'end': 4}, {'end': 3}, True),
+            ({'begin': 2}, {'end': 1}, True),
+            ({'begin': 2}, {'begin': 2, 'by_epoch': False}, True),  # who knows
+        ],
+    )
+    def test_a_task_loss_that_is_off_when_nothing_trains_the_student(self, loss, task, refused):
+        model = student_of({'loss_kd': {**KD['loss_kd'], 'schedule': loss}}, task_loss={'schedule': task})
+        assert model.distill.planner.without_task == (['student'] if refused else [])
 
     def test_iterations_are_no_epochs(self):
         model = student_of(KD)
@@ -402,6 +445,13 @@ class TestRefusals:
             Lines(bound=bound)
         assert f'bound={bound!r} given' in str(error.value)
 
+    @pytest.mark.parametrize('begin', [-1, 0.5, True, None, '1'])
+    def test_begin(self, begin):
+        with pytest.raises(ValueError, match=f'begin={begin!r} given, expected a whole number >= 0'):
+            Lines(begin=begin)
+        with pytest.raises(ValueError, match=r"begin=3 and bound=1\.0 given, expected begin with bound='sigmoid'"):
+            Lines(bound=1.0, begin=3)
+
 
 def test_a_plain_run_computes_nothing_for_it(monkeypatch):
     monkeypatch.setattr('mmkd_plugin.distillation.part.DistilledPart.value', lambda self: pytest.fail('asked'))
@@ -410,7 +460,7 @@ def test_a_plain_run_computes_nothing_for_it(monkeypatch):
 
 
 def test_a_wrapper_for_the_plain_student():
-    cfg = {'type': 'BoundedOptimWrapper', 'bound': 1.0, 'optimizer': {'type': 'SGD'}}
+    cfg = {'type': 'BoundedOptimWrapper', 'bound': 'sigmoid', 'begin': 2, 'optimizer': {'type': 'SGD'}}
     assert without_bound(cfg) == {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD'}}
     other = {'optimizer': {'type': 'SGD'}}
     assert without_bound(other) == other
