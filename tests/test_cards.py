@@ -1,6 +1,7 @@
 """The cards of docs/methods/: none is missing, and they say what recipes and results say."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,12 @@ def test_results_are_taken_over_without_the_machine():
         results = [{'result': {'metrics': {'top1': value}, 'parameters': {'beside': 7}}} for value in values]
         return {'config': config, 'seeds': dict(enumerate(results))}
 
-    values = {'metric': 'top1', 'scale': 100, 'plain': 'p', 'runs': {'p': run('p.py', 0.5, 0.7), 'k': run('k.py', 0.8)}}
+    values: dict[str, Any] = {
+        'metric': 'top1',
+        'scale': 100,
+        'plain': 'p',
+        'runs': {'p': run('p.py', 0.5, 0.7), 'k': run('k.py', 0.8)},
+    }
     taken = cards.take_over(values)
     assert taken['plain'] == 'p.py'
     assert taken['runs']['k.py'] == {'values': [80.0], 'beside': 7}
