@@ -1,5 +1,6 @@
-"""What losses on features share: checking maps and vectors, and bringing them to one size."""
+"""What losses on features share: checking maps and vectors, and bringing them to one size or length."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,3 +53,18 @@ def as_vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         )
     vectors = [x if x.ndim == 2 else x.mean((2, 3)) for x in (student, teacher)]
     return vectors[0], vectors[1]
+
+
+def unit_vectors(x: Tensor, dead: float = 1e-6) -> Tensor:
+    """The vectors along the last dimension, each over its length.
+
+    Args:
+        x: (..., D).
+        dead: A vector that is not longer has no direction: it becomes 0, without gradient, as the slope would be
+            infinite.
+
+    Returns:
+        (..., D), of length 1 or 0.
+    """
+    length = x.norm(dim=-1, keepdim=True)
+    return x * torch.where(length > dead, 1 / length.clamp_min(dead), 0)
