@@ -54,7 +54,7 @@ def _add_distill_hook(config: Config) -> None:
         config.custom_hooks = [*hooks, dict(type='DistillHook')]
 
 
-def _occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
+def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
     """Lock a work folder until the block ends or this process dies; processes of rank 0 do.
 
     Raises:
@@ -117,7 +117,7 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
         config.model_wrapper_cfg.setdefault('device_ids', None)
         config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
         config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
-    occupied = _occupy(config.work_dir) if what == 'train' else nullcontext()
+    occupied = occupy(config.work_dir) if what == 'train' else nullcontext()
     with occupied:
         _run_in_folder(config, what)
 

@@ -21,11 +21,13 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmkd_plugin.experiments.pool import Ended
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('datasets', 'engine', 'evaluation', 'models', 'structures', 'visualization')
@@ -93,6 +95,29 @@ class Forked:
             time.sleep(0.002)
         self.kill()
         assert self.returncode == -signal.SIGKILL
+
+
+class ForkedCommand:
+    """Stands for ``mmkd_plugin.experiments.pool.Command``; ``started`` lists what was begun, in order."""
+
+    started: list[list[str]] = []
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        assert list(command[:3]) == [sys.executable, '-W', 'ignore']
+        self.started.append(list(command))
+        self._log = log
+        self._process = Forked(*command[3:], cwd=Path.cwd(), **environment)
+
+    def ended(self) -> Ended | None:
+        code = self._process.returncode
+        if code is None:
+            return None
+        with self._log.open('a') as file:
+            file.write(self._process.wait().stdout)
+        return Ended(code, 100.0)
+
+    def stop(self) -> None:
+        self._process.kill()
 
 
 def forked(script: Any, *args: Any, check: bool = True, cwd: Path = ROOT, **env: str) -> Forked:

@@ -115,8 +115,8 @@ def test_distilled_runs_get_their_hook(configs):
 OCCUPY = """
 import sys
 import time
-from mmkd_plugin.launch import _occupy
-with _occupy(sys.argv[1]):
+from mmkd_plugin.launch import occupy
+with occupy(sys.argv[1]):
     time.sleep(300)
 """
 
@@ -131,16 +131,16 @@ def test_a_second_run_in_a_work_folder_is_told(tmp_path):
             assert first.returncode is None, first.wait().stdout
             time.sleep(0.01)
         with pytest.raises(SystemExit, match=rf'another run is using the work folder .* \(process {first.pid} on'):
-            launch._occupy(folder)
-        with launch._occupy(tmp_path / 'other'):
+            launch.occupy(folder)
+        with launch.occupy(tmp_path / 'other'):
             pass
     finally:
         first.kill()
-    with launch._occupy(folder):
+    with launch.occupy(folder):
         pass
 
 
 def test_only_the_first_process_of_a_run_locks(tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '1')
-    with launch._occupy(tmp_path / 'run'):
+    with launch.occupy(tmp_path / 'run'):
         assert not (tmp_path / 'run').exists()

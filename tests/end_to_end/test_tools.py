@@ -1,6 +1,6 @@
 """The commands of the README, at a tiny size."""
 
-import importlib.util
+import importlib
 import json
 import os
 import stat
@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from tests.end_to_end.helpers import ROOT, TINY, Forked, command, forked, options, tiny_options
+from mmkd_plugin.experiments import pool
+from tests.end_to_end.helpers import ROOT, TINY, command, forked, options, tiny_options
+from tests.processes import ForkedCommand
 
 pytestmark = [pytest.mark.openmmlab]
 DEMO = {**TINY, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'param_scheduler.total_steps': 1}
@@ -24,38 +26,17 @@ def test_main_command_as_the_readme_writes_it(tmp_path):
     assert 'teacher/accuracy/top1' in output.splitlines()[-1]
 
 
-class ForkedTraining:
-    """Stands for ``subprocess.Popen`` in the demo; ``test_demo_that_fails_names_its_log`` has the real one."""
-
-    def __init__(self, command, cwd, **_):
-        assert command[:3] == [sys.executable, '-W', 'ignore']
-        self._done = Forked(*command[3:], cwd=cwd).wait()
-        self.stdout, self.returncode = self._done.stdout.splitlines(keepends=True), self._done.returncode
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
 @pytest.fixture
 def demo(monkeypatch, capsys, tmp_path):
     """Runs the demo with some of its rows, and gives the table."""
 
     def run(data, names, *arguments):
-        spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools/demo.py')
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, 'demo', module)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(module.subprocess, 'Popen', ForkedTraining)
-        runs = module.DEMOS[data].runs
-        for name in set(runs) - set(names):
-            runs.pop(name)
+        monkeypatch.syspath_prepend(ROOT / 'tools')
+        module = importlib.import_module('demo')
+        monkeypatch.setattr(pool, 'Command', ForkedCommand)
+        monkeypatch.setitem(module.DEMOS, data, {name: module.DEMOS[data][name] for name in names})
         monkeypatch.setattr(sys, 'argv', ['demo.py', '--data', data, '--work-dir', str(tmp_path), *arguments])
-        module.main()
+        assert module.main() == 0
         output = capsys.readouterr().out
         return output, [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('|')][2:]
 
@@ -65,18 +46,12 @@ def demo(monkeypatch, capsys, tmp_path):
 def test_demo_prints_its_table(demo, tmp_path):
     output, table = demo('digits', ['plain student', 'DKD'], '--seeds', '2', *options(DEMO))
     assert [row[0] for row in table] == ['teacher', 'plain student', 'DKD']
-    assert table[0][2] == '701,178'
-    assert all(row[2] == '44,550' and ' ± ' in row[1] and 'epoch_1.pth' in row[3] for row in table[1:])
-    results = json.loads((tmp_path / 'results.json').read_text())
-    assert [len(results[name]) for name in ('plain student', 'DKD')] == [2, 2]
+    assert table[0][5] == '701,178'
+    assert all(row[5] == '44,550' and ' ± ' in row[1] for row in table[1:])
+    assert (tmp_path / 'plain_student/seed1/epoch_1.pth').exists()
+    runs = json.loads((tmp_path / 'values.json').read_text())['runs']
+    assert [len(runs[name]['seeds']) for name in ('plain student', 'DKD')] == [2, 2]
     assert 'standard error' in output
-
-
-def test_demo_that_fails_names_its_log(tmp_path):
-    done = forked('tools/demo.py', '--work-dir', tmp_path, '--cfg-options', 'model.head.type=Nothing', check=False)
-    assert done.returncode != 0
-    assert 'Nothing' in done.stdout
-    assert 'train.log' in done.stdout
 
 
 def test_list_modules_shows_both_networks():
@@ -95,7 +70,7 @@ def test_demo_of_detection(demo, tmp_path):
     _, table = demo('digit_scenes', ['plain student', 'DKD + ReviewKD'], '--cfg-options', *tiny)
     assert [row[0] for row in table] == ['teacher', 'plain student', 'DKD + ReviewKD']
     assert float(table[0][1]) > 70
-    assert (tmp_path / 'dkd_reviewkd-seed0/epoch_1.pth').exists()
+    assert (tmp_path / 'DKD_ReviewKD/seed0/epoch_1.pth').exists()
 
 
 def test_list_modules_of_a_detector():
