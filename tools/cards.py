@@ -65,8 +65,7 @@ def _published(table: Table, recipes: list[Recipe]) -> list[str]:
         for recipe in (recipe for recipe in recipes if recipe.figures == source):
             alone = table.pairs[recipe.setting][recipe.pair].get('published', {}).get('student')
             items.append(
-                f'{table.pair_title(recipe)} {recipe.published:.2f}'
-                + (f' (student alone {alone:.2f})' if alone else '')
+                f'{table.pair_title(recipe)} {recipe.published:.2f}' + (f' (student alone {alone:.2f})' if alone else '')
             )
         title = table.settings[recipes[0].setting]['title']
         told.append(f'- {recipes[0].title} on {title}, {source}: {", ".join(items)}.')

@@ -32,8 +32,8 @@ def check_weights(weights: Any) -> Any:
 class TeacherWeights(nn.Module):
     """Weights that sum to 1, one for each teacher or for each pair of them.
 
-    Learned ones are the softmax of a score each, which start alike. As the loss is what trains them, they go to whom the
-    student is nearest to.
+    Learned ones are the softmax of a score each, which start alike. As the loss is what trains them, they go to whom
+    the student is nearest to.
 
     Args:
         weights: As :func:`check_weights` leaves them. Given ones are taken in proportion; that of a pair is the product

@@ -23,21 +23,21 @@ def logits_graph_loss(
     epsilon: float = 0.1,
     iterations: int = 50,
 ) -> Tensor:
-    r"""Weighted sum of the earth mover's distances from the student's softened prediction to those of all teachers.
+    r"""Weighted sum of the earth mover's distances from the student's softened prediction to the teachers'.
 
     C. Zhang, Y. Peng, "Better and Faster: Knowledge Transfer from Multiple Self-supervised Learning Tasks via Graph
-    Distillation for Video Classification", IJCAI 2018, arXiv 1804.10069. What is established of the logits graph is that
-    its vertices are the teachers' softened predictions and that the student's is matched to all of them by the earth
-    mover's distance (EMD). The rest is this project's reading, since the exact loss, its edges, temperature and weight
-    are in no source that we could read:
+    Distillation for Video Classification", IJCAI 2018, arXiv 1804.10069. What is established of the logits graph is
+    that its vertices are the teachers' softened predictions and that the student's is matched to all of them by the
+    earth mover's distance (EMD). The rest is this project's reading, since the exact loss, its edges, temperature and
+    weight are in no source that we could read:
 
     ``1/N * sum_n sum_m w_m * EMD(p_m, p_s)``,  ``p = softmax(z / T)``
 
     Without a cost, moving any class to any other costs 1, and EMD is the total variation ``1/2 * sum_c |p_m - p_s|``,
     exactly. With one it is regularised by entropy (Sinkhorn): the debiased divergence
-    ``OT(p_m, p_s) - OT(p_m, p_m) / 2 - OT(p_s, p_s) / 2`` of J. Feydy et al., AISTATS 2019, arXiv 1810.08278, which is 0
-    for equal predictions, where plain Sinkhorn would blur them. Potentials are iterated in the logarithm, both sides at
-    once, each time to the mean of the old one and the new; gradients go through all iterations.
+    ``OT(p_m, p_s) - OT(p_m, p_m) / 2 - OT(p_s, p_s) / 2`` of J. Feydy et al., AISTATS 2019, arXiv 1810.08278, which is
+    0 for equal predictions, where plain Sinkhorn would blur them. Potentials are iterated in the logarithm, both sides
+    at once, each time to the mean of the old one and the new; gradients go through all iterations.
 
     Args:
         student: Logits (N, C).
@@ -61,6 +61,7 @@ def logits_graph_loss(
         0.25
     """
     temperature = check_temperature(temperature)
+    epsilon, iterations = check_number(epsilon, 'epsilon', _LEAST_EPSILON), check_whole(iterations, 'iterations', 1)
     if not teachers:
         raise ValueError('no teacher given, expected one or more')
     for teacher in teachers:
@@ -105,9 +106,10 @@ def _potentials(a: Tensor, b: Tensor, kernel: Tensor, iterations: int) -> tuple[
 
 
 class LogitsGraphLoss(DistillLoss):
-    """The logits graph, see :func:`logits_graph_loss`: any number of teachers at once, by ``teachers=dict(a=..., b=...)``.
+    """The logits graph, see :func:`logits_graph_loss`: any number of teachers, by ``teachers=dict(a=..., b=...)``.
 
-    Temperature and weight are ours; none is published that we could read.
+    Temperature and weight are ours; none is published that we could read. 16 is the square of the temperature, the
+    factor that KD has for the size of its gradients.
 
     Args:
         temperature: Softening T > 0 (dimensionless).
@@ -134,7 +136,7 @@ class LogitsGraphLoss(DistillLoss):
         cost: str | Sequence[Sequence[float]] = 'zero_one',
         epsilon: float = 0.1,
         iterations: int = 50,
-        loss_weight: float = 1.0,
+        loss_weight: float = 16.0,
     ) -> None:
         super().__init__(loss_weight)
         self.temperature = check_temperature(temperature)

@@ -22,18 +22,19 @@ Kernel = Literal['linear', 'polynomial']
 def representation_graph_loss(
     student: Tensor, pairs: Sequence[Tensor], weights: Tensor | None = None, kernel: Kernel = 'linear'
 ) -> Tensor:
-    r"""Weighted sum of the squared maximum mean discrepancies from the student's vectors to those of pairs of teachers.
+    r"""Weighted sum of the squared maximum mean discrepancies from the student's vectors to the teachers' pairs.
 
     C. Zhang, Y. Peng, "Better and Faster: Knowledge Transfer from Multiple Self-supervised Learning Tasks via Graph
-    Distillation for Video Classification", IJCAI 2018, arXiv 1804.10069. What is established of the representation graph
-    is that its vertices are pairs of teachers whose features are brought together by compact bilinear pooling, and that
-    the student's hint layer is matched to them by the maximum mean discrepancy (MMD). The rest is this project's
-    reading, since the exact loss, its edges and weight are in no source that we could read:
+    Distillation for Video Classification", IJCAI 2018, arXiv 1804.10069. What is established of the representation
+    graph is that its vertices are pairs of teachers whose features are brought together by compact bilinear pooling,
+    and that the student's hint layer is matched to them by the maximum mean discrepancy (MMD). The rest is this
+    project's reading, since the exact loss, its edges and weight are in no source that we could read:
 
     ``sum_mn w_mn * MMD^2({r_mn(b)}, {r_s(b)})``,  ``r_s = W f_s / |W f_s|``
 
-    with the sets over the samples b of the batch. With k(x, y) = ``x.y`` (linear) that is the squared distance of the two
-    mean vectors, and with ``(x.y)**2`` (polynomial) ``mean k(r_mn, r_mn) + mean k(r_s, r_s) - 2 mean k(r_mn, r_s)``.
+    with the sets over the samples b of the batch. With k(x, y) = ``x.y`` (linear) that is the squared distance of the
+    two mean vectors, and with ``(x.y)**2`` (polynomial)
+    ``mean k(r_mn, r_mn) + mean k(r_s, r_s) - 2 mean k(r_mn, r_s)``.
 
     Args:
         student: (N, d), what W made of the student's vectors; here divided by its length.
@@ -140,8 +141,8 @@ class RepresentationGraphLoss(SampleRelationLoss):
     Args:
         dimension: Of the sketches.
         kernel: ``linear`` or ``polynomial``.
-        weights: Of the pairs: ``uniform``; a number >= 0 for each teacher by its name, that of a pair being the product;
-            or ``learned``, the softmax of learnable scores, which go to the pair that the student is nearest to.
+        weights: Of the pairs: ``uniform``; a number >= 0 for each teacher by its name, a pair's being the product; or
+            ``learned``, the softmax of learnable scores, which go to the pair that the student is nearest to.
         gather: Join the samples of all processes.
         loss_weight: Factor on the value.
 
