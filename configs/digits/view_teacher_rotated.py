@@ -7,5 +7,5 @@ train_dataloader = dict(batch_size=64, dataset=dict(per_class=200, pipeline=[
     dict(type='Rotate', magnitude_level=10, magnitude_range=(0, 45), magnitude_std='inf', prob=1.0, pad_val=0),
     dict(type='PackInputs')]))  # fmt: skip
 optim_wrapper = dict(optimizer=dict(lr=0.1))
-param_scheduler = dict(eta_max=0.1, total_steps=10)
-train_cfg = dict(max_epochs=10)
+param_scheduler = dict(eta_max=0.1, total_steps=15)
+train_cfg = dict(max_epochs=15)

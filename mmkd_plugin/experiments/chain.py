@@ -57,18 +57,22 @@ def forge(
         changes, needs = {}, dict[str, Run]()
         for key, value in flatten(entry.config.to_dict()).items():
             found = _LEFT.fullmatch(value) if isinstance(value, str) else None
-            if found is None or found['link'] not in names or key == 'work_dir':
+            if found is None or found['link'] not in names or found['link'] == name:
                 continue
             if found['link'] not in lasts:
-                where = 'itself' if found['link'] == name else f"'{found['link']}', which comes later"
-                raise ValueError(f"{entry.path} has {key}='{value}', which is left by {where}: change the order")
+                raise ValueError(
+                    f"{entry.path} has {key}='{value}', which is left by '{found['link']}', which comes later: change "
+                    'the order'
+                )
             needs[found['link']] = links[names.index(found['link'])].run
             usual, last = lasts[found['link']]
             file = last if found['file'] == usual else found['file']
-            changes[key] = str(root / found['link'] / file)
+            meant = str(root / found['link'] / file)
+            if Path(value) != Path(meant):
+                changes[key] = _passed_on(key, meant)
         entry.config.merge_from_dict(changes)
         run = Run(Entry(name, entry.path, entry.config), seed, root / name)
-        links.append(Link(run, [f'{key}={_plain(path)}' for key, path in changes.items()], list(needs.values())))
+        links.append(Link(run, [f'{key}={path}' for key, path in changes.items()], list(needs.values())))
         lasts[name] = _last(plain.config), _last(entry.config)
         _check_fresh(links[-1])
     return links
@@ -80,7 +84,17 @@ def _last(config: Config) -> str:
     return f'iter_{train["max_iters"]}.pth' if train.get('max_iters') else f'epoch_{train.get("max_epochs")}.pth'
 
 
-def _plain(path: str) -> str:
+def _passed_on(key: str, path: str) -> str:
+    """The path, if mmengine's options can set a key to it.
+
+    Raises:
+        ValueError: If not.
+    """
+    if key.rpartition('.')[2].isdigit():
+        raise ValueError(
+            f"{key} should be '{path}', and --cfg-options cannot change a word in a list: keep it in a dictionary, or "
+            'train in work_dirs without changing lengths'
+        )
     if wrong := re.search(r'[\s,()\[\]\'"=]', path):
         raise ValueError(f"'{path}' holds {wrong[0]!r}, which --cfg-options cannot pass on: take another folder")
     return path

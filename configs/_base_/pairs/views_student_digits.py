@@ -7,7 +7,7 @@ model = dict(
     teachers={
         view: dict(
             config=f'mmkd_plugin::digits/view_teacher_{view}.py',
-            checkpoint=f'work_dirs/view_teacher_{view}/epoch_10.pth',
+            checkpoint=f'work_dirs/view_teacher_{view}/epoch_15.pth',
         )
         for view in ('rotated', 'inverted', 'covered')
     },
