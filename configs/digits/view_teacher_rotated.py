@@ -1,5 +1,6 @@
 # One of three small teachers for configs/digits/graph_resnet.py, each of which sees the digits in another view: here
-# rotated by up to 45 degrees. A view leaves some images nearly or wholly as the student sees them.
+# rotated by up to 45 degrees. A view leaves some images nearly or wholly as the student sees them. A teacher has ten
+# times the student's images.
 _base_ = 'resnet_auxiliary.py'
 
 train_dataloader = dict(batch_size=64, dataset=dict(per_class=200, pipeline=[
