@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 
 from .distillation.student import Distilled
 from .hooks import DistillHook, TeacherEvalHook
+from .optim import amp_type
 from .teachers import plain_student
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -175,7 +176,7 @@ def run_train(args: argparse.Namespace) -> None:
     if args.amp:
         if get_device() == 'cpu':
             raise SystemExit("--amp: mmengine's AmpOptimWrapper needs a GPU (or NPU, MLU), none is here; drop it")
-        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.type = amp_type(config.optim_wrapper.get('type'))
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):

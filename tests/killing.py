@@ -1,5 +1,6 @@
 """Runs that end in the middle, in this process."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -22,6 +23,18 @@ class Killer(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter == self.iteration:
             raise KilledError
+
+
+def keep_start(runner: Any) -> dict[str, Any]:
+    """What the model's state dict is when training starts; empty until then."""
+    start: dict[str, Any] = {}
+
+    class Keeper(Hook):
+        def before_train(self, runner: Any) -> None:
+            start.update(copy.deepcopy(runner.model.state_dict()))
+
+    runner.register_hook(Keeper(), 'VERY_LOW')
+    return start
 
 
 def kill(cfg: Config, iteration: int) -> None:

@@ -27,8 +27,6 @@ from typing import Any
 
 import torch
 
-from mmkd_plugin.experiments.pool import Ended
-
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('datasets', 'engine', 'evaluation', 'models', 'structures', 'visualization')
 IMPORTED_ONCE = [
@@ -80,8 +78,8 @@ class Forked:
         if late:
             self._process.kill()
             self._process.join()
-        self.stdout = Path(self._output).read_text(errors='replace')
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # read before
+            self.stdout = Path(self._output).read_text(errors='replace')
             os.unlink(self._output)
         assert not late, f'still running after {timeout} s:\n{self.stdout[-4000:]}'
         return self
@@ -108,7 +106,9 @@ class ForkedCommand:
         self._log = log
         self._process = Forked(*command[3:], cwd=Path.cwd(), **environment)
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> Any:
+        from mmkd_plugin.experiments.pool import Ended  # here, since this file is what a fork begins with
+
         code = self._process.returncode
         if code is None:
             return None

@@ -84,6 +84,9 @@ def test_amp_needs_a_gpu(configs):
 def test_amp(configs, monkeypatch):
     monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
     assert train(configs, '--amp').optim_wrapper.type == 'AmpOptimWrapper'
+    for kind in ('BoundedOptimWrapper', 'AmpBoundedOptimWrapper'):
+        config = train(configs, '--amp', '--cfg-options', f'optim_wrapper.type={kind}')
+        assert config.optim_wrapper.type == 'AmpBoundedOptimWrapper'
 
 
 def test_testing_takes_the_plain_student(configs):

@@ -44,6 +44,7 @@ if __name__ == '__main__':
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
@@ -51,6 +52,7 @@ from mmengine.structures import InstanceData
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.networks import network_of
+from mmkd_plugin.optim import amp_type, without_bound
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]
@@ -87,9 +89,10 @@ def random_boxes(count: int, sides: tuple[int, ...], generator: torch.Generator)
 
 def training_step(model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
     """A whole `train_step`, with the config's own optimizer."""
-    wrapper = dict(config.optim_wrapper)
+    wrapper = dict(config.optim_wrapper) if hasattr(model, 'distill') else without_bound(config.optim_wrapper)
     if amp:
-        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+        wrapper.update(type=amp_type(wrapper.get('type')), loss_scale='dynamic')
+    MessageHub.get_current_instance().update_info('epoch', 0)  # for what depends on it
     model = model.to(device).train()
     optimizer = build_optim_wrapper(model, wrapper)
     return lambda: model.train_step(copy.copy(batch), optimizer)

@@ -1,11 +1,12 @@
-"""Fills in what the cards of docs/methods/ say in figures: published ones from configs/recipes.toml, ours from results.
+#!/usr/bin/env python
+"""Fill in what the cards of docs/methods/ say in figures: published ones from configs/recipes.toml, ours from results.
 
-python tools/cards.py            # do the cards say what the table and the results do?
-python tools/cards.py --write    # make them
+    python tools/cards.py                         # do the cards say what the table and the results do?
+    python tools/cards.py --write                 # make them
+    python tools/cards.py --results values.json   # take over what tools/compare.py left, and make them
 
-A card has a block `<!-- figures: METHOD ... -->` up to `<!-- end figures -->`, with the methods' names in recipes.toml.
-docs/methods/README.md lists the cards between `<!-- cards -->` and `<!-- end cards -->`. Our results are what
-`tools/compare.py` left of its runs: docs/results/digits.json.
+A card has a block `<!-- figures: METHOD ... -->` up to `<!-- end figures -->`, with the methods' names in recipes.toml;
+docs/methods/README.md has a table of our results in `<!-- results -->` up to `<!-- end results -->`.
 """
 
 from __future__ import annotations
@@ -13,29 +14,61 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tools.recipes import Recipe, Table, read
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.recipes import Recipe, Table, read  # noqa: E402
+
 CARDS = ROOT / 'docs' / 'methods'
 RESULTS = ROOT / 'docs' / 'results' / 'digits.json'
 BLOCK = re.compile(r'(<!-- figures: ([\w ]+) -->\n).*?(<!-- end figures -->)', re.DOTALL)
-INDEX = re.compile(r'(<!-- cards -->\n).*?(<!-- end cards -->)', re.DOTALL)
+INDEX = re.compile(r'(<!-- results -->\n).*?(<!-- end results -->)', re.DOTALL)
 
 
-def figures(table: Table, results: dict[str, Any], methods: Iterable[str]) -> str:
+class Results:
+    """What our runs gave on one data set, by config.
+
+    Args:
+        data: ``{'plain': config, 'runs': {config: {'values': [...], 'beside': n}}}``.
+    """
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.plain: str = data.get('plain', '')
+        self.runs: dict[str, dict[str, Any]] = data.get('runs', {})
+
+    def values(self, config: str) -> list[float]:
+        """Of each seed, in %; empty if it was not run."""
+        return list(self.runs.get(config, {}).get('values', []))
+
+    def told(self, config: str) -> tuple[str, str, str]:
+        """Mean and deviation, gain with its error, and what that is worth; in words.
+
+        The criterion is that of tools/compare.py.
+        """
+        from mmkd_plugin.experiments.table import standard_error, verdict
+
+        values, plain = self.values(config), self.values(self.plain)
+        gain, error = statistics.mean(values) - statistics.mean(plain), standard_error(values, plain)
+        spread = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
+        gained = f'{gain:+.2f}' + ('' if error is None else f' ± {error:.2f}')
+        return f'{statistics.mean(values):.2f}{spread}', gained, verdict(gain, error)
+
+
+def figures(table: Table, results: Results, methods: Sequence[str]) -> str:
     """What a card says in figures.
 
     Raises:
         ValueError: If a method is not in the table.
     """
-    published, configs, ours = [], [], []
+    published: list[str] = []
+    configs: list[str] = []
+    ours: list[str] = []
     for method in methods:
         if method not in table.methods:
             raise ValueError(f'{method!r} is no method of configs/recipes.toml, which has {", ".join(table.methods)}')
@@ -44,18 +77,13 @@ def figures(table: Table, results: dict[str, Any], methods: Iterable[str]) -> st
             here = [recipe for recipe in recipes if recipe.setting == setting]
             published += _published(table, [recipe for recipe in here if recipe.published is not None])
             configs += _configs(table, here)
-        ours += [_ours(results, recipe) for recipe in recipes if recipe.setting == 'digits']
-    return '\n'.join(
-        [
-            '**Published (top-1, %), not ours.**',
-            *(published or ['No figure in the sources that we read.']),
-            '',
-            '**Ours.**',
-            *(filter(None, ours) if any(ours) else ['Not run yet.']),
-            '',
-            f'**Configs.** {"; ".join(configs)}.',
-        ]
-    )
+        ours += [text for recipe in recipes if (text := _ours(results, recipe))]
+    lines = [
+        '**Published** (top-1 in %), not ours:', '', *(published or ['- no figure in the sources that we read']), '',
+        '**Ours** (top-1 in %, last epoch, published weights untuned):', '', *(ours or ['- not run yet']), '',
+        '**Configs:**', '', *configs,
+    ]  # fmt: skip
+    return '\n'.join(lines)
 
 
 def _published(table: Table, recipes: list[Recipe]) -> list[str]:
@@ -64,45 +92,109 @@ def _published(table: Table, recipes: list[Recipe]) -> list[str]:
         items = []
         for recipe in (recipe for recipe in recipes if recipe.figures == source):
             alone = table.pairs[recipe.setting][recipe.pair].get('published', {}).get('student')
-            items.append(
-                f'{table.pair_title(recipe)} {recipe.published:.2f}' + (f' (student alone {alone:.2f})' if alone else '')
-            )
+            against = f' (student alone {alone:.2f})' if alone else ''
+            items.append(f'{table.pair_title(recipe)} {recipe.published:.2f}{against}')
         title = table.settings[recipes[0].setting]['title']
-        told.append(f'- {recipes[0].title} on {title}, {source}: {", ".join(items)}.')
+        told.append(f'- {recipes[0].title} on {title}, {source}: {", ".join(items)}')
     return told
 
 
 def _configs(table: Table, recipes: list[Recipe]) -> list[str]:
     links = [f'[{table.pair_title(r)}](../../configs/{r.path})' for r in recipes if r.path]
-    return [f'{recipes[0].title} on {table.settings[recipes[0].setting]["title"]}: {", ".join(links)}'] if links else []
+    title = table.settings[recipes[0].setting]['title']
+    return [f'- {recipes[0].title} on {title}: {", ".join(links)}'] if links else []
 
 
-def _ours(results: dict[str, Any], recipe: Recipe) -> str:
-    row = results.get(f'configs/{recipe.path}')
-    return '' if row is None else f'- {recipe.title} on digits, {row}.'
+def _ours(results: Results, recipe: Recipe) -> str:
+    config = f'configs/{recipe.path}'
+    if not results.values(config):
+        return ''
+    value, gain, verdict = results.told(config)
+    return f'- {recipe.title} on digits, {len(results.values(config))} seeds: {value}, {gain} ({verdict})'
 
 
-def read_results() -> dict[str, Any]:
-    """Our results by config."""
-    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+def index(table: Table, results: Results, cards: dict[str, str]) -> str:
+    """The table of our results, the largest gain first.
+
+    Args:
+        table: The recipes.
+        results: Ours.
+        cards: By method, the file of its card.
+    """
+    by_config = {f'configs/{recipe.path}': recipe for recipe in table.recipes}
+    plain = results.values(results.plain)
+    rows = [
+        '| method | top-1 (%) | gain over the plain student | verdict | trained beside |',
+        '| --- | --- | --- | --- | --- |',
+        f'| plain student | {statistics.mean(plain):.2f} ± {statistics.stdev(plain):.2f} | | | |',
+    ]
+    found = [config for config in results.runs if config in by_config and config != results.plain]
+    for config in sorted(found, key=lambda config: -statistics.mean(results.values(config))):
+        recipe = by_config[config]
+        card = cards.get(recipe.method)
+        name = f'[{recipe.title}]({card})' if card else recipe.title
+        beside = results.runs[config].get('beside')
+        rows.append(f'| {name} | {" | ".join(results.told(config))} | {"" if not beside else f"{beside:,}"} |')
+    return '\n'.join(rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compares, or writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--write', action='store_true', help='write the cards')
-    args = parser.parse_args(argv)
-    table, results = read(), read_results()
-    for card in sorted(CARDS.glob('*.md')):
-        text = card.read_text()
+def take_over(values: dict[str, Any]) -> dict[str, Any]:
+    """What `values.json` of tools/compare.py says, without what belongs to the machine it ran on.
+
+    Raises:
+        ValueError: If a run has no result.
+    """
+    runs: dict[str, Any] = {}
+    for name, run in values['runs'].items():
+        results = [seed['result'] for seed in run['seeds'].values()]
+        if None in results:
+            raise ValueError(f'{name} has {results.count(None)} seeds without a result: let tools/compare.py finish')
+        metrics = [values['scale'] * result['metrics'][values['metric']] for result in results]
+        runs[run['config']] = {'values': metrics, 'beside': results[0]['parameters']['beside']}
+    return {'metric': values['metric'], 'plain': values['runs'][values['plain']]['config'], 'runs': runs}
+
+
+def write_all(write: bool) -> list[str]:
+    """The cards that say something else than the table and the results; made anew if ``write``."""
+    table = read()
+    results = Results(json.loads(RESULTS.read_text()) if RESULTS.is_file() else {})
+    texts = {card: card.read_text() for card in sorted(CARDS.glob('*.md'))}
+    owners = {
+        method: card.name
+        for card, text in texts.items()
+        for match in BLOCK.finditer(text)
+        for method in match[2].split()
+    }
+    stale = []
+    for card, text in texts.items():
         new = BLOCK.sub(lambda m: f'{m[1]}\n{figures(table, results, m[2].split())}\n\n{m[3]}', text)
-        if new == text:
-            continue
-        if not args.write:
-            print(f'{card.relative_to(ROOT)} is stale: python tools/cards.py --write', file=sys.stderr)
-            return 1
-        card.write_text(new)
-    print('the cards say what configs/recipes.toml and docs/results say')
+        if results.runs:
+            new = INDEX.sub(lambda m: f'{m[1]}\n{index(table, results, owners)}\n\n{m[2]}', new)
+        if new != text:
+            stale.append(str(card.relative_to(ROOT)))
+            if write:
+                card.write_text(new)
+    return stale
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare, or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--write', action='store_true', help='make the cards')
+    parser.add_argument('--results', type=Path, metavar='FILE', help='values.json of a comparison on digits')
+    args = parser.parse_args(argv)
+    if args.results:
+        try:
+            data = take_over(json.loads(args.results.read_text()))
+        except (ValueError, FileNotFoundError) as error:
+            raise SystemExit(f'cards: {error}') from error
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(data, indent=1) + '\n')
+    stale = write_all(write=args.write or args.results is not None)
+    if stale and not (args.write or args.results):
+        print(f'{", ".join(stale)}: stale, run python tools/cards.py --write', file=sys.stderr)
+        return 1
+    print('the cards say what configs/recipes.toml and docs/results/ say')
     return 0
 
 

@@ -27,9 +27,10 @@ EPOCHS = {'last': 'last epoch', 'best': 'best epoch', 'unknown': 'epoch unknown'
 
 _METHOD = {'title', 'folder', 'defaults'}
 _ENTRY = {
-    'title', 'recipe', 'figures', 'epoch', 'losses', 'task_loss', 'combines', 'on_top_of', 'hook', 'rounds', 'pairs',
+    'title', 'recipe', 'figures', 'epoch', 'losses', 'task_loss', 'optim_wrapper', 'combines', 'on_top_of', 'hook',
+    'rounds', 'pairs', 'initial_epochs',
 }  # fmt: skip
-_PAIR = {'published', 'config', 'file', 'losses'}
+_PAIR = {'published', 'config', 'file', 'losses', 'lr_mult'}
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,12 @@ class Recipe:
         path: The config below ``configs/``; None where a figure is published but no recipe is known.
         losses: What stands in ``model.losses``, without the ``loss_`` of the names; ``on`` lists each side's paths.
         task_loss: What stands in ``model.task_loss``; its weight is written even where it is 1.
+        optim_wrapper: What ``optim_wrapper`` has beside what the network's alone has.
         base: The config that this is a hook on top of, if it is.
         hook: The arguments of that hook, ``KCDHook``.
         rounds: The epochs after which it condenses.
+        initial_epochs: Of a first stage, before those of the setting.
+        lr_mult: By loss, the factor on the learning rate of its learnable parts.
         differs: What of ``losses`` holds for this pair alone: words such as ``beta 8``.
         published: The figure, in %; ``figures`` says where it is from, and of which epoch it is.
         recipe: The source of the numbers.
@@ -60,9 +64,12 @@ class Recipe:
     path: str | None
     losses: dict[str, dict[str, Any]]
     task_loss: dict[str, Any]
+    optim_wrapper: dict[str, Any]
     base: str | None
     hook: dict[str, Any]
     rounds: list[int]
+    initial_epochs: int
+    lr_mult: dict[str, float]
     differs: list[str]
     published: float | None
     recipe: str
@@ -154,9 +161,12 @@ class Table:
             path=self._file(method, setting, pair) if has_config else None,
             losses=self._losses(method, setting, pair) if has_config else {},
             task_loss={'loss_weight': 1, **entry.get('task_loss', {})},
+            optim_wrapper=entry.get('optim_wrapper', {}),
             base=self._file(below, setting, pair) if below else None,
             hook=entry.get('hook', {}),
             rounds=entry.get('rounds', []),
+            initial_epochs=entry.get('initial_epochs', 0),
+            lr_mult=own.get('lr_mult', {}),
             differs=[*_words(own.get('losses', {}))],
             published=own.get('published'),
             recipe=entry['recipe'],

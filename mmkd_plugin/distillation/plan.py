@@ -53,6 +53,16 @@ class Planner:
         #: By name, those of all losses; the student's own are 'task'.
         self.schedules = [*((term.name, term.schedule) for term in terms), *own]
         self._weightless = [names[name] for name, (weight, _) in tasks.items() if not weight]
+        #: The learners that others train while their own losses are off, always or at some time.
+        self.without_task = [
+            name
+            for name, (weight, schedule) in tasks.items()
+            if any(
+                (not weight or _ever_without(term.schedule, schedule))
+                for term in terms
+                if term.learner == name and name in term.on and term.counts
+            )
+        ]
         #: Whether something is off at some time.
         self.phased = any(schedule.phased for _, schedule in self.schedules)
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
@@ -100,12 +110,19 @@ class Planner:
 
     def _check(self, progress: Progress) -> None:
         """Once, before the first step: whether what is configured ever counts."""
-        begins = {term.name: Progress(term.schedule.begin, term.schedule.begin) for term in self._terms}
-        off = [term.name for term in self._terms if not term.factor(begins[term.name])]
+        off = [term.name for term in self._terms if not term.counts]
         if off:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
         check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
+
+
+def _ever_without(schedule: Schedule, task: Schedule) -> bool:
+    """Whether a loss may be on while the task loss is off."""
+    if schedule.constant or not task.phased or schedule.by_epoch != task.by_epoch:
+        return task.phased
+    times = (Progress(t, t) for t in {0} | schedule.turns | task.turns)
+    return any(schedule.factor(time) and not task.factor(time) for time in times)
 
 
 def check_learners(tasks: Mapping[str, tuple[float, Schedule]], terms: Sequence[Term]) -> None:
@@ -115,9 +132,10 @@ def check_learners(tasks: Mapping[str, tuple[float, Schedule]], terms: Sequence[
         ValueError: If one has no loss, or a name that would be added up.
     """
     for name, (weight, _) in tasks.items():
-        if not weight and not any(term.learner == name for term in terms):
+        if not weight and not any(term.learner == name and name in term.on and term.counts for term in terms):
             raise ValueError(
-                f'nothing trains the {name}: its task_loss has the weight 0, and no loss has learner={name!r}'
+                f'nothing trains the {name}: its task_loss has the weight 0, and no loss with learner={name!r} has a '
+                'weight and reads what it computes'
             )
         if name != 'student' and (not name.isidentifier() or 'loss' in name):
             raise ValueError(

@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.logging import MessageHub, print_log
 
+from ..losses import DistillLoss
+
 KEY = 'distill'
 #: Records of this process, which did not come from a checkpoint.
 _WRITTEN: list[dict[str, Any]] = []
@@ -48,7 +50,7 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
     """The same before anything is loaded, for hooks.
 
     Raises:
-        ValueError: If the learnable parts are others.
+        ValueError: If the learnable parts are others, or a loss cannot go on with what is there of it.
     """
     hub = checkpoint.get('message_hub') or {}
     before = (hub.get('runtime_info') or {}).get(KEY)
@@ -59,6 +61,15 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
         else [[k, list(v.shape)] for k, v in checkpoint.get('state_dict', {}).items() if _is_learnable(k, distillation)]
     )
     _compare_learnable(learnable, record_of(distillation)['learnable'])
+    weights = checkpoint.get('state_dict', {})
+    for name, module in distillation.named_modules():
+        if isinstance(module, DistillLoss):
+            prefix = f'distill.{name}.'
+            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            try:
+                module.check_resumed(own)
+            except ValueError as error:
+                raise ValueError(f'{prefix}{type(module).__name__}: {error}') from error
 
 
 def _is_learnable(key: str, distillation: Any) -> bool:

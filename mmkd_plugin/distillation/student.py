@@ -8,10 +8,12 @@ from typing import Any
 
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from torch import Tensor
 
 from ..options import check_mapping
 from ..randomness import keep_random_state
 from ..teachers import DISTILLED_KEYS, EXAMPLE, build_source
+from .part import DistilledPart
 from .step import Distillation
 
 
@@ -34,6 +36,13 @@ class DistilledMixin:
             images,
             arguments.get('data_samples', others[0] if others else None),
         )
+
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[Any, Any]:
+        """The student's own; the total tells what of it is distillation, as :class:`DistilledPart`."""
+        total, logged = super().parse_losses(losses)  # type: ignore[misc]
+        if isinstance(total, Tensor):
+            total.distilled_part = DistilledPart(losses, self.distill)  # type: ignore[attr-defined]
+        return total, logged
 
     def __reduce__(self) -> Any:
         """Copies and pickles name the student's class; the subclass is made anew."""

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
@@ -75,8 +76,12 @@ class Term(nn.ModuleList):
 
     def factor(self, progress: Progress) -> float:
         """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
-        weighs = any(getattr(module, 'loss_weight', 1.0) for module in self)
-        return self.schedule.factor(progress) if weighs else 0.0
+        return self.schedule.factor(progress) if self.counts else 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has a weight."""
+        return any(getattr(module, 'loss_weight', 1.0) for module in self)
 
     def taps(self, side: str) -> list[Tap]:
         """What it reads of a side."""
@@ -102,6 +107,11 @@ class Term(nn.ModuleList):
         for tap in self.through:
             found.setdefault('through', []).append(networks[self.sources[0]].rows(tap))
         self._check_rows(found)
+        if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
+            raise ValueError(
+                f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
+                'image'
+            )
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]
@@ -134,8 +144,9 @@ class Term(nn.ModuleList):
         """
         results = [
             call.module(*self._arguments(call), **{need: batch.get(need, call.rows) for need in self.needs})
-            if all(map(len, _flat(call.layers)))
-            else _zero(call.module, _flat(call.layers))  # a detector without RoIs
+            # without RoIs of a detector a loss is zero, unless other processes wait for its rows
+            if all(map(len, _flat(call.layers))) or getattr(call.module, 'gather', False)
+            else _zero(call.module, _flat(call.layers))
             for call in self._calls(values)
         ]
         return torch.stack(results).sum() if len(results) > 1 else results[0]
@@ -179,6 +190,18 @@ class Term(nn.ModuleList):
         layers = zip(*sides, strict=True) if len({len(side) for side in sides}) == 1 else sides
         return '; '.join(', '.join(layer) for layer in layers)
 
+    def reserve(self, data: TrainingData) -> None:
+        """Let the loss make room for what it keeps of each sample; see ``DistillLoss.reserve``.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        for module in self:
+            try:
+                module.reserve(data)  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f'{self.who}: {error}') from error
+
     def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
 
@@ -188,8 +211,13 @@ class Term(nn.ModuleList):
         facts = Facts({side: networks[side] for side in self.on}, self.on, data)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
-            with torch.no_grad():
-                module.prepare(facts)  # type: ignore[operator]
+            try:
+                with torch.no_grad():
+                    told = module.prepare(facts)  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError(f'{self.who}: {error}') from error
+            if told:
+                print_log(f'{self.who}: {told}', 'current')
             after = [*module.named_parameters(), *module.named_buffers()]
             if [(name, id(own)) for name, own in before] != [(name, id(own)) for name, own in after]:
                 raise ValueError(

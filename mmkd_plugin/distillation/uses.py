@@ -1,8 +1,10 @@
 """Losses that use, frozen, what another one has trained before: a paraphraser, attention heads."""
 
+import logging
 from collections.abc import Sequence
 
-from ..facts import Progress
+from mmengine.logging import print_log
+
 from .term import Term
 
 
@@ -20,6 +22,11 @@ def hand_over(terms: Sequence[Term]) -> list[Term]:
     """
     by_name = {term.name: term for term in terms}
     needed = {term.name: [_used(term, argument, by_name) for argument in term.uses] for term in terms}
+    names = {used.name for others in needed.values() for used in others}
+    if idle := [term.name for term in terms if term.learner not in term.on and term.name not in names]:
+        print_log(
+            f'{idle} train parts of their own on a teacher alone, and no loss uses them', 'current', logging.WARNING
+        )
     order: dict[str, Term] = {}
     while len(order) < len(terms):
         ready = [n for n in by_name if n not in order and all(used.name in order for used in needed[n])]
@@ -42,7 +49,7 @@ def _used(term: Term, argument: str, by_name: dict[str, Term]) -> Term:
         read = {who.name: {s: [str(tap) for tap in who.taps(s)] for s in used.on} for who in (used, term)}
         raise ValueError(f'{term.who} uses what {used.who} was trained on, and they read {read}: name the same places')
     before, after = used.schedule, term.schedule
-    if not used.factor(Progress(before.begin, before.begin)):
+    if not used.counts:
         raise ValueError(f'{term.who} uses what {used.who} trains, which has loss_weight=0')
     if before.end is None or before.by_epoch != after.by_epoch or before.end > after.begin:
         raise ValueError(

@@ -104,16 +104,22 @@ def labels(batch: Any) -> Tensor:
     'sample_idx', for_rows=True, example=lambda batch: torch.arange(len(batch.images)).to(batch.images.device)
 )
 def sample_idx(batch: Any) -> Tensor:
-    """Each image's index in the whole training data, (N,) int64; -1 for one drawn in place of a refused one.
+    """Each image's index in the whole training data, (N,) int64.
 
     Raises:
-        ValueError: If the data samples do not carry it.
+        ValueError: If a data sample does not carry it, or was drawn in place of one that the pipeline refused.
     """
     indices = [sample.metainfo.get(INDEX) for sample in _samples(batch, 'sample_idx')]
     if None in indices:
         raise ValueError(
             "sample_idx is needed, and this batch has none: add dict(type='DistillHook') to custom_hooks, which gives "
             "each sample its own (tools/train.py adds it; mmengine's sample_idx repeats under ConcatDataset)"
+        )
+    if -1 in indices:
+        raise ValueError(
+            'sample_idx is needed, and this batch has an image without: the pipeline refused an image (a transform '
+            'returned None), and mmengine drew another in its place. Take what is refused out of the data set, or out '
+            'of the pipeline what refuses it'
         )
     return torch.tensor(indices, device=batch.images.device)
 

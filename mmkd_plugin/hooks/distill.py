@@ -30,7 +30,7 @@ class DistillHook(Hook):
         ValueError: Before a checkpoint is resumed from, if it was written with other learnable parts of losses.
     """
 
-    priority = 'NORMAL'
+    priority = 'ABOVE_NORMAL'  # before EMAHook copies the model
 
     def before_run(self, runner: Any) -> None:
         """Tell of the training data, and put the index around them where a loss needs ``sample_idx``."""
@@ -39,6 +39,8 @@ class DistillHook(Hook):
         if distillation is None or loader is None:
             return
         distillation.data = TrainingData(loader.dataset)
+        for term in distillation.terms:
+            term.reserve(distillation.data)
         if distillation.needs('sample_idx'):
             index_training_data(runner._train_loop)
 

@@ -37,8 +37,8 @@ class TeacherEvalHook(DistillHook):
             run has no validation, or if the model is not distilled.
     """
 
-    # after RuntimeInfoHook has written the student's metrics, before LoggerHook reads them
-    priority = 'NORMAL'
+    # after RuntimeInfoHook has written the metrics, before LoggerHook reads them and before EMAHook copies the model
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self, at_least: Mapping[str, float] | None = None) -> None:
         bounds = {} if at_least is None else at_least

@@ -1,7 +1,7 @@
 """What every distillation loss shares: float32 arithmetic, a weight, declared needs."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -32,6 +32,8 @@ def full_precision(function: F) -> F:
         args = tuple(_raise_precision(a) for a in args)
         kwargs = {k: _raise_precision(v) for k, v in kwargs.items()}
         device = next(_device_types([*args, *kwargs.values()]), 'cpu')
+        if not torch.is_autocast_enabled(device):  # entering the context takes longer than some kernels
+            return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
@@ -85,6 +87,8 @@ class DistillLoss(nn.Module):
     #: False: a list of taps makes one loss per layer, summed, and all sides have lists of the same length. True: the
     #: loss gets the whole lists, of any length.
     relates_layers: ClassVar[bool] = False
+    #: Whether the rows of its taps may be RoIs of a detector; False: they are images, and taps of RoIs are refused.
+    takes_rois: ClassVar[bool] = True
     #: Other entries of ``losses`` whose learnable parts it uses when these have been trained: by the argument that
     #: names one, the class that it must be. ``used(argument)`` is that loss.
     uses: ClassVar[dict[str, str]] = {}
@@ -134,7 +138,17 @@ class DistillLoss(nn.Module):
             **named: Nothing; a subclass names its own.
         """
 
-    def prepare(self, facts: Any) -> None:
+    def reserve(self, data: Any) -> None:
+        """Make room for what is kept of each training sample; nothing by default.
+
+        Called as soon as the training data are told, before anybody copies the model, as EMA does, and before
+        :meth:`prepare`. Buffers may be resized in place.
+
+        Args:
+            data: :class:`mmkd_plugin.facts.TrainingData`.
+        """
+
+    def prepare(self, facts: Any) -> str | None:
         """Take over what is known before training; nothing by default.
 
         Called once, when weights are loaded and before batch norms are folded; a resumed run loads the loss's own
@@ -144,6 +158,20 @@ class DistillLoss(nn.Module):
         Args:
             facts: :class:`mmkd_plugin.facts.Facts`: the networks and their tapped modules by side, how many training
                 samples there are, and their labels.
+
+        Returns:
+            What the log should say of it.
+        """
+        return None
+
+    def check_resumed(self, state: Mapping[str, Tensor]) -> None:
+        """See that a run can go on with what a checkpoint holds of this loss, before it is loaded; nothing by default.
+
+        Args:
+            state: By name, its parameters and buffers.
+
+        Raises:
+            ValueError: If it cannot.
         """
 
     def extra_repr(self) -> str:

@@ -40,23 +40,35 @@ class SampleRelationLoss(DistillLoss):
 def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     """The rows of all processes, in the order of their ranks; without several processes the values themselves.
 
-    Every process then computes the same loss of the same rows, and has gradients of its own rows alone. These are
+    Every process computes the same loss of the same rows, and has gradients of its own rows alone. These are
     multiplied by the number of processes, because DDP takes the mean of the processes' gradients, so that what
     parameters get is the gradient of one process on the joined batch. Nothing is sent in the backward pass. Processes
     may have different numbers of rows, but the same number in all values that are given together.
+
+    Where no gradient is computed, nothing is sent, and the values stay as they are: in the dry run, whose tensors may
+    lie where the group cannot send from, and in evaluation, where processes may have other numbers of batches and would
+    wait for each other.
 
     Args:
         *values: (N, ...) each, of equal N; all else must be equal on all processes.
 
     Returns:
         (sum of N over the processes, ...) each.
+
+    Raises:
+        ValueError: If the values differ in N.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if not (several and torch.is_grad_enabled()):
         return values
+    if len({len(value) for value in values}) > 1:
+        raise ValueError(
+            f'{", ".join(str(tuple(value.shape)) for value in values)} given, expected values of the same samples'
+        )
     count = torch.tensor([len(values[0])], device=values[0].device)
     counts = [torch.zeros_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
-    rows = [int(c) for c in counts]
+    rows = torch.cat(counts).tolist()
     return tuple(_Joined.apply(value, rows) for value in values)  # type: ignore[no-untyped-call]
 
 
@@ -68,7 +80,10 @@ class _Joined(torch.autograd.Function):
         padded[: len(value)] = value
         parts = [torch.empty_like(padded) for _ in rows]
         dist.all_gather(parts, padded)
-        return torch.cat([part[:n] for part, n in zip(parts, rows, strict=True)])
+        joined = value.new_empty(sum(rows), *value.shape[1:])  # autocast has no torch.cat of float64
+        for own, part in zip(torch.split(joined, rows), parts, strict=True):
+            own.copy_(part[: len(own)])
+        return joined
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

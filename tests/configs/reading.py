@@ -104,9 +104,9 @@ def _network(model: str, device: str) -> Any:
         return build_teacher(cfg).model if 'untrained' in cfg else MODELS.build(cfg)
 
 
-def read_on(on: Any) -> dict[str, list[str]]:
+def read_on(on: Any, sides: Iterable[str] = ('student', 'teacher')) -> dict[str, list[str]]:
     """The paths that `on` names, by side."""
-    return {side: [str(tap) for tap in taps] for side, taps in read_sides(on, 'loss').items()}
+    return {side: [str(tap) for tap in taps] for side, taps in read_sides(on, 'loss', sides=tuple(sides)).items()}
 
 
 def record(model: Any, paths: Iterable[str], call: Any) -> dict[str, torch.Tensor]:

@@ -97,7 +97,7 @@ def test_inputs_that_classifiers_are_read_at_are_such():
                 known = [
                     f'backbone.layer{i}.{m}' for i, m in enumerate(CLASSIFIERS.get(name, {}).get('before_relu', []), 1)
                 ]
-                inputs = [path for path in loss['on'][side] if path.endswith(':input')]
+                inputs = [path for path in loss['on'].get(side, []) if path.endswith(':input')]
                 assert name not in CLASSIFIERS or set(inputs) <= set(known), (recipe.path, inputs)
 
 

@@ -48,10 +48,11 @@ def _no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def effective(loss: dict[str, Any]) -> dict[str, Any]:
     """A loss with what it does by default; reading places by side."""
-    parameters = inspect.signature(MODELS.get(loss['type']).__init__).parameters.values()
+    kind = MODELS.get(loss['type'])
+    parameters = inspect.signature(kind.__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     schedule = {'begin': 0, 'end': None, 'warmup': 1, 'by_epoch': True, **loss.get('schedule', {})}
-    on = {side: list(paths) for side, paths in read_on(loss['on']).items()}
+    on = {side: list(paths) for side, paths in read_on(loss['on'], kind.sides).items()}
     return {**defaults, **loss, 'schedule': schedule, 'on': on}
 
 
@@ -76,7 +77,7 @@ def test_the_losses(recipe):
 
 @distilled
 def test_the_student_and_its_teacher(recipe):
-    """The student is the plain config's, untouched; the teacher's config and file are named rightly."""
+    """The student is the plain config's, but for a first stage; the teacher's config and file are named rightly."""
     cfg, plain = content(recipe.path), content(plain_path(recipe.student, recipe.setting))
     model = cfg['model']
     for key in ('losses', 'task_loss'):
@@ -84,7 +85,17 @@ def test_the_student_and_its_teacher(recipe):
     assert {key: model.pop(key) for key in ('teacher', 'teachers') if key in model} == teachers_of(recipe)
     assert model.pop('type') == 'Distilled'
     model['type'] = model.pop('student')
-    assert cfg.pop('custom_hooks') == [*plain.pop('custom_hooks'), {'type': 'TeacherEvalHook'}]
+    plain['optim_wrapper'] |= recipe.optim_wrapper
+    hooks = [*plain.pop('custom_hooks'), {'type': 'TeacherEvalHook'}]
+    if recipe.initial_epochs:
+        hooks.append({'type': 'PhaseHook', 'optimizer': True})
+        plain['train_cfg']['max_epochs'] += recipe.initial_epochs
+        staged = [*recipe.losses.values(), recipe.task_loss]
+        assert {turn for loss in staged for turn in loss['schedule'].values()} == {recipe.initial_epochs}
+    if recipe.lr_mult:
+        keys = {f'distill.losses.loss_{name}': {'lr_mult': factor} for name, factor in recipe.lr_mult.items()}
+        plain['optim_wrapper']['paramwise_cfg'] = {'custom_keys': keys}
+    assert cfg.pop('custom_hooks') == hooks
     assert cfg == plain
 
 

@@ -1,10 +1,14 @@
 """The distilled models are built, and a step runs in which every loss is finite and teaches the student."""
 
+import inspect
+
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmkd_plugin.facts import TrainingData
 from tests.configs.reading import DISTILLED, TABLE, Recipe, load, plain_student, scope_of, untrained
 from tests.conftest import batch
 
@@ -24,12 +28,22 @@ CLASSIFIED = by_networks('mmpretrain')
 DETECTED = by_networks('mmdet')
 
 
+def at_all_times(loss, method):
+    """A loss without its schedule, but for one that another uses, which ends with the first epoch."""
+    loss = {key: value for key, value in loss.items() if key != 'schedule'}
+    kind = MODELS.get(loss['type'])
+    for argument in kind.uses:
+        name = loss.get(argument, inspect.signature(kind).parameters[argument].default)
+        loss |= {argument: f'{method}_{name}', 'schedule': {'begin': 1}}
+    return loss if 'student' in kind.sides else {**loss, 'schedule': {'end': 1}}
+
+
 def model_of_all(recipes, shape):
     """A pair's distilled model with the losses of several configs at once, each as its config has it."""
     cfg = load(recipes[0].path)
     model = cfg.model
     model.losses = {
-        f'loss_{recipe.method}_{name}': {key: value for key, value in loss.items() if key != 'schedule'}  # which epoch?
+        f'{recipe.method}_{name}': at_all_times(loss, recipe.method)
         for recipe in recipes
         for name, loss in load(recipe.path).model.losses.items()
     }
@@ -45,15 +59,28 @@ def model_of_all(recipes, shape):
         return MODELS.build(model), plain_student(model)
 
 
+class Samples:
+    """As many training samples as a loss that remembers them wants."""
+
+    def __len__(self):
+        return 20_000
+
+    def get_data_info(self, index):
+        return {'gt_label': index % 100}
+
+
 @pytest.mark.parametrize(('teacher', 'student'), CLASSIFIED)
 def test_classifiers(teacher, student):
     recipes = CLASSIFIED[teacher, student]
     size, channels = {'cifar100': (32, 3), 'digits': (28, 1)}.get(recipes[0].setting, (64, 3))
     torch.manual_seed(0)
     model, _ = model_of_all(recipes, (channels, size, size))
-    losses = model.train()(**batch(2, size=size, channels=channels), mode='loss')
+    model.distill.data = TrainingData(Samples())
+    MessageHub.get_current_instance().update_info('epoch', 1)
+    # of two samples there is one distance, which RKD normalises
+    losses = model.train()(**batch(3, size=size, channels=channels), mode='loss')
     assert losses.pop('loss') > 0
-    assert len(losses) == sum(len(recipe.losses) for recipe in recipes)
+    assert len(losses) == sum('student' in loss['on'] for recipe in recipes for loss in recipe.losses.values())
     first = next(model.backbone.parameters())
     for name, value in losses.items():
         assert value.isfinite(), name

@@ -38,31 +38,31 @@ def test_every_published_figure_stands_in_the_readme():
 def test_a_method_is_a_few_lines():
     """Defaults of a method, and for each pair what differs."""
     new = {
-        'title': 'SP',
-        'defaults': {'losses': {'sp': {'type': 'SPLoss', 'on': '$ends', 'loss_weight': 3000}}},
+        'title': 'New',
+        'defaults': {'losses': {'new': {'type': 'NewLoss', 'on': '$ends', 'loss_weight': 3000}}},
         'cifar100': {
             'recipe': 'RepDistiller',
             'figures': 'RepDistiller',
             'epoch': 'last',
             'pairs': {
                 'resnet56_resnet20': {'published': 69.67},
-                'vgg13_vgg8': {'published': 72.68, 'losses': {'sp': {'loss_weight': 1}}},
+                'vgg13_vgg8': {'published': 72.68, 'losses': {'new': {'loss_weight': 1}}},
             },
         },
     }
-    data = changed(sp=new)
-    data['tables'][0]['methods'].append('sp')
+    data = changed(new=new)
+    data['tables'][0]['methods'].append('new')
     table = Table(data)
-    first, second = (recipe for recipe in table.recipes if recipe.method == 'sp')
-    assert first.path == 'classification/sp/sp_resnet56_resnet20_cifar100.py'
+    first, second = (recipe for recipe in table.recipes if recipe.method == 'new')
+    assert first.path == 'classification/new/new_resnet56_resnet20_cifar100.py'
     three = [f'backbone.layer{i}' for i in (1, 2, 3)]
-    assert first.losses['sp'] == {'type': 'SPLoss', 'on': {'student': three, 'teacher': three}, 'loss_weight': 3000}
-    assert second.losses['sp']['loss_weight'] == 1
-    assert len(second.losses['sp']['on']['teacher']) == 4
-    row = next(line for line in render(table, 'cifar100').splitlines() if line.startswith('| SP'))
+    assert first.losses['new'] == {'type': 'NewLoss', 'on': {'student': three, 'teacher': three}, 'loss_weight': 3000}
+    assert second.losses['new']['loss_weight'] == 1
+    assert len(second.losses['new']['on']['teacher']) == 4
+    row = next(line for line in render(table, 'cifar100').splitlines() if line.startswith('| New'))
     assert row == (
-        '| SP | [69.67](classification/sp/sp_resnet56_resnet20_cifar100.py) | | | '
-        '[72.68](classification/sp/sp_vgg13_vgg8_cifar100.py), weight 1 | RepDistiller | RepDistiller, last epoch |'
+        '| New | [69.67](classification/new/new_resnet56_resnet20_cifar100.py) | | | '
+        '[72.68](classification/new/new_vgg13_vgg8_cifar100.py), weight 1 | RepDistiller | RepDistiller, last epoch |'
     )
 
 

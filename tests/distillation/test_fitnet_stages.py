@@ -1,13 +1,11 @@
 """FitNets' two stages through the Runner: what is off is untouched, and a killed run goes on in either stage."""
 
-import copy
-
 import pytest
 import torch
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from tests.end_to_end.helpers import digits_cfg, runner_of
-from tests.killing import kill, resumed
+from tests.killing import keep_start, kill, resumed
 
 pytestmark = pytest.mark.openmmlab
 LATER = ('backbone.layer3', 'backbone.layer4', 'head')
@@ -28,23 +26,9 @@ def whole(tmp_path_factory):
     """The folder of an uninterrupted run, and the weights it began with."""
     folder = tmp_path_factory.mktemp('stages') / 'whole'
     runner = runner_of(config(folder))
-    start: dict[str, torch.Tensor] = {}
-    runner.register_hook(Keeper(start), 'VERY_LOW')
+    start = keep_start(runner)
     runner.train()
     return folder, start
-
-
-class Keeper:
-    """Keeps the weights that training starts from."""
-
-    def __new__(cls, into):
-        from mmengine.hooks import Hook
-
-        class _Keeper(Hook):
-            def before_train(self, runner):
-                into.update(copy.deepcopy(runner.model.state_dict()))
-
-        return _Keeper()
 
 
 def weights(folder, epoch):

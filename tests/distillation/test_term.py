@@ -196,3 +196,20 @@ def test_tensors_without_rows_give_zero_and_leave_statistics_alone():
     assert value == 0
     assert all(p.grad is not None and not p.grad.any() for p in term.parameters())
     torch.testing.assert_close(term.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_loss_that_gathers_sees_tensors_without_rows(monkeypatch):
+    """Other processes may have some, and wait for this one's."""
+    term = Term('loss_rkd', {'type': 'RKDLoss', 'on': 'a', 'gather': True}, ['t'])
+    joined = []
+
+    def of_all(*values):
+        joined.append([len(value) for value in values])
+        return tuple(torch.cat([value, torch.eye(3)]) for value in values)
+
+    monkeypatch.setattr('mmkd_plugin.losses.gather.gather_rows', of_all)
+    empty = {Tap('a'): torch.randn(0, 3, requires_grad=True)}
+    value = term(sides(empty, {Tap('a'): torch.randn(0, 3)}), NOTHING)
+    assert joined == [[0, 0]]
+    assert value == 0
+    value.backward()

@@ -21,13 +21,15 @@ dist.init_process_group('gloo')
 rank, world = dist.get_rank(), dist.get_world_size()
 with DefaultScope.overwrite_default_scope('mmpretrain'):
     torch.manual_seed(0)
-    model = distill(build(student_cfg()), {**KD, **DKD, **HINT}, teacher=trained_like(build(student_cfg(), seed=7)))
+    losses = {**KD, **DKD, **HINT, 'loss_rkd': {'type': 'RKDLoss', 'on': 'neck', 'gather': True}}
+    model = distill(build(student_cfg()), losses, teacher=trained_like(build(student_cfg(), seed=7)))
     model.double()
     # batch statistics differ between a half and the whole batch: take them out of the comparison
     model.eval()
     data = batch(8)
     data['inputs'] = data['inputs'].double()
     whole = copy.deepcopy(model)
+    whole.distill.losses['loss_rkd'][0].gather = False
     total, _ = whole.parse_losses(whole(**data, mode='loss'))
     total.backward()
     half = {'inputs': data['inputs'][rank::world], 'data_samples': data['data_samples'][rank::world]}
@@ -39,6 +41,19 @@ with DefaultScope.overwrite_default_scope('mmpretrain'):
     assert model.distill.losses['loss_hint'][0].regressor.weight.grad.abs().sum() > 0
 print('same gradients', flush=True)
 dist.destroy_process_group()
+"""
+
+GATHERED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from mmengine.logging import MessageHub
+from tests.end_to_end.helpers import tiny_options, train_here
+options = tiny_options(1, **{'train_dataloader.dataset.per_class': 2, 'train_dataloader.batch_size': 5})
+for gather in (True, False):
+    train_here('configs/digits/rkd_resnet.py', sys.argv[2], '--launcher', 'pytorch', **options,
+               **{'model.losses.loss_rkd.gather': gather})
+    values, _ = MessageHub.get_current_instance().get_scalar('train/loss_rkd').data
+    print('gather' if gather else 'alone', *map(float, values), flush=True)
 """
 
 
@@ -122,6 +137,17 @@ def test_averaged_gradient_is_that_of_the_joined_batch(tmp_path):
     script = tmp_path / 'gradients.py'
     script.write_text(GRADIENTS)
     assert all('same gradients' in process.stdout for process in together(script, ROOT))
+
+
+def test_losses_that_gather_are_logged_alike_on_all_processes(tmp_path):
+    script = tmp_path / 'gathered.py'
+    script.write_text(GATHERED)
+    lines = [process.stdout.splitlines() for process in together(script, ROOT, tmp_path / 'run')]
+    gathered, alone = ([line for own in lines for line in own if line.startswith(kind)] for kind in ('gather', 'alone'))
+    assert len(gathered) == len(alone) == 2
+    assert len(gathered[0].split()) == 3  # of two iterations
+    assert gathered[0] == gathered[1]
+    assert alone[0] != alone[1]
 
 
 def test_what_is_off_is_untouched_and_a_run_ends_everywhere(tmp_path):

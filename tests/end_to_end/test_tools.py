@@ -90,9 +90,34 @@ def test_benchmark_of_a_detector():
     assert 'c / (a + b)' in output
 
 
-def test_benchmark_of_nst():
-    output = forked('tools/benchmark_nst.py', '--shape', 2, 16, 8, 8, '--rounds', 1).stdout
-    assert 'maps (2, 16, 8, 8)' in output
+def test_benchmark_of_the_losses():
+    """Every loss has an entry, and the value of its common form; what is much of a step is explained."""
+    output = forked('tools/benchmark_losses.py', '--quick', '--step-ms', 0.01).stdout
+    assert 'without an entry' not in output
+    rows = [line.strip('| ').split(' | ') for line in output.splitlines() if line.startswith('| ')][2:]
+    assert {'KDLoss', 'DKDLoss', 'NSTLoss', 'hcl_loss'} <= {row[0] for row in rows}
+    assert 'Of a step of ResNet34→18 with KD' in output
+    assert '%  more than 5 %: three 3x3 convolutions' in output
+    assert 'why is not known' not in output
+
+
+def test_benchmark_of_some_losses():
+    """All entries of a loss, or one of them."""
+    output = forked('tools/benchmark_losses.py', '--quick', '--losses', 'RKDLoss', 'CCLoss: kernel').stdout
+    rows = [line.strip('| ').split(' | ')[0] for line in output.splitlines() if line.startswith('| ')][2:]
+    assert set(rows) == {'RKDLoss: distances', 'RKDLoss: angles', 'CCLoss: kernel'}
+
+
+def test_benchmark_of_a_loss_that_is_not_there():
+    done = forked('tools/benchmark_losses.py', '--quick', '--losses', 'DKDLoss', 'dkd', check=False)
+    assert done.returncode != 0
+    assert '--losses dkd given, expected some of ABLoss, ATLoss, ' in done.stdout
+
+
+def test_benchmark_of_crd():
+    sizes = '--samples', 60, '--negatives', 20, '--batch', 4, '--dim', 8, '--classes', 5
+    output = forked('tools/benchmark_crd.py', *sizes, '--rounds', 1).stdout
+    assert 'n = 60, K = 20, batch 4' in output
     assert 'times as fast' in output
 
 

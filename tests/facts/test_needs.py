@@ -52,6 +52,11 @@ def test_missing_index():
         get('sample_idx', [DataSample()])
 
 
+def test_an_image_that_was_refused():
+    with pytest.raises(ValueError, match='the pipeline refused an image'):
+        get('sample_idx', [DataSample(metainfo={'sample_index': 3}), DataSample(metainfo={'sample_index': -1})])
+
+
 def test_rows_of_a_box_branch():
     rois = torch.tensor([[1.0, 0, 0, 4, 4], [0, 0, 0, 2, 2], [1, 1, 1, 3, 3]])
     region = Region(rois, torch.tensor([5, 10, 2]))

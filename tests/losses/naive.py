@@ -74,6 +74,30 @@ def dkd(
     )
 
 
+def correlation(a: Row, b: Row) -> complex:
+    """Pearson's: sum of products over the root of the sums of squares, of what is less its mean."""
+    a, b = ([x - mean(row) for x in row] for row in (a, b))
+    products, squares, others = (
+        sum((x * y for x, y in zip(*pair, strict=True)), start=0j) for pair in ((a, b), (a, a), (b, b))
+    )
+    return products / cmath.sqrt(squares * others)
+
+
+def dist(student: Batch, teacher: Batch, beta: float, gamma: float, temperature: float) -> complex:
+    """T² · (beta · mean_n (1 − rho of row n) + gamma · mean_c (1 − rho of column c)) of softmaxes."""
+    rows = [[softmax(row, temperature) for row in batch] for batch in (student, teacher)]
+    columns = [list(zip(*side, strict=True)) for side in rows]
+    inter, intra = (mean([1 - correlation(s, t) for s, t in zip(*sides, strict=True)]) for sides in (rows, columns))
+    return temperature**2 * (beta * inter + gamma * intra)
+
+
+def z_scores(logits: Row) -> list[complex]:
+    """(z_c − mean) / (std + 1e-7), where the variance is divided by C − 1."""
+    centred = [z - mean(logits) for z in logits]
+    deviation = cmath.sqrt(sum((z * z for z in centred), start=0j) / (len(logits) - 1))
+    return [z / (deviation + 1e-7) for z in centred]
+
+
 def gradient(function: Callable[[Batch], complex], student: Batch, step: float = 1e-30) -> list[list[float]]:
     """d function(student) / d student[n][c], by a complex step in one logit at a time."""
 

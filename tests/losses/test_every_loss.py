@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -46,13 +47,21 @@ class Setting(NamedTuple):
         zero_at_equality: Equal taps of student and teacher give 0.
         batch_mean: The value is a mean over samples, so that a batch given twice has the same.
         by_sample: And each sample has its own, whatever else is in the batch.
-        smooth: Arguments with which the gradient is that of the value: nothing inside is taken as constant.
+        smooth: Arguments with which the gradient is that of the value: nothing inside is taken as constant. None where
+            something always is; the loss's own tests have its gradient.
         signed: Arguments that may be negative.
         negative: The value may be below 0.
         any_order: The value does not depend on the order of the samples.
         uncounted: Arguments whose defaults give the same value at first, or none at all.
-        kept: What ends the names of buffers that training leaves as they are.
         shape: What connectors are built from, of a tap.
+        any_shape: What a sample is may have any shape.
+        flat: How flat the value is at equality, in float64: an epsilon in the formula may leave a slope.
+        uses: Arguments that name a loss which it uses, and the case that is this loss.
+        apart: Arguments that go together with none of ``arguments``; a further entry tries them.
+        prepare: What the loss is told before training.
+        constant: Buffers that training leaves as they are, without the names of the modules they belong to.
+        rounding: How much connectors in half precision may change the value, relatively; more where it chooses between
+            near equals.
     """
 
     arguments: dict[str, Any]
@@ -61,13 +70,19 @@ class Setting(NamedTuple):
     zero_at_equality: bool = True
     batch_mean: bool = True
     by_sample: bool = True
-    smooth: dict[str, Any] = {}
+    smooth: dict[str, Any] | None = {}
     signed: tuple[str, ...] = ()
     negative: bool = False
     any_order: bool = True
     uncounted: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
     shape: Callable[[Tensor], Any] = lambda tap: tap.shape
+    any_shape: bool = False
+    flat: float = 1e-12
+    uses: dict[str, str] = {}
+    apart: tuple[str, ...] = ()
+    prepare: Callable[[DistillLoss], None] | None = None
+    constant: tuple[str, ...] = ()
+    rounding: float = 0.05
 
 
 #: What a loss may need besides taps, for so many samples; labels are classes 0 to 2.
@@ -104,11 +119,46 @@ class NormedBlock(nn.Sequential):
         return TapShape.of(tap, Tap.parse('relu:input'), cls(tap.shape[1]))
 
 
+STUDENT_PAIRS = random((N, 3, 8, 8), (N, 3, 4, 4), (N, 6), (N, 6))
+TEACHER_PAIRS = random((N, 5, 8, 8), (N, 5, 4, 4), (N, 7), (N, 7))
+THREE_MAPS = random((N, 3, 8, 8), (N, 6, 4, 4), (N, 9, 1, 2))
+OTHER_MAPS, WIDER_MAPS = (
+    random((N, 3, 5, 7), (N, 6, 4, 6), (N, 9, 2, 2)),
+    random((N, 5, 8, 8), (N, 4, 4, 4), (N, 7, 2, 1)),
+)
+
+
+class Samples:
+    """Training data as far as losses ask: 24,600 samples of three classes."""
+
+    def __len__(self) -> int:
+        return 24600
+
+    def labels(self) -> Tensor:
+        return torch.arange(len(self)) % 3
+
+
+def remember(loss: Any) -> None:
+    """Told of the training data, and begun with a batch."""
+    loss.prepare(SimpleNamespace(data=Samples()))
+    layers = loss.embed_student, loss.embed_teacher
+    loss(*(torch.randn(40, layer.in_features) for layer in layers), torch.arange(1, 41))
+
+
+REMEMBERS: dict[str, Any] = {
+    'zero_at_equality': False,
+    'prepare': remember,
+    'constant': ('normalizers', 'digest', 'classes', 'order', 'starts', 'sizes'),
+}
 #: By the name of the loss. What behaves otherwise with other arguments has further entries, 'Name: what is special'.
 SETTINGS = {
     # logits
-    'KDLoss': Setting({'temperature': 2.0}, LOGITS, LOGITS),
-    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
+    'KDLoss': Setting({'temperature': 2.0, 'standardize': True}, LOGITS, LOGITS),
+    'KDLoss: plain': Setting({'temperature': 2.0}, LOGITS, LOGITS),
+    'DKDLoss': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0, 'standardize': True}, LOGITS, LOGITS),
+    'DKDLoss: plain': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
+    'DISTLoss': Setting({'beta': 0.5, 'gamma': 2.0, 'temperature': 3.0, 'gather': True}, LOGITS, LOGITS,
+                        by_sample=False),
     # maps: hints, attention, selectivity
     'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
     'FitNetLoss: vectors': Setting({}, VECTORS, WIDER_VECTORS, zero_at_equality=False),
@@ -128,9 +178,9 @@ SETTINGS = {
                                          zero_at_equality=False),
     # maps: margins, information, attention over layers
     'OFDLoss': Setting({'norms': ['norm1', 'norm1']}, STUDENT_STAGES, TEACHER_STAGES, zero_at_equality=False,
-                       kept=('margin',), shape=NormedBlock.before_relu),
+                       constant=('margin',), shape=NormedBlock.before_relu),
     'OFDLoss: margins found': Setting({}, STUDENT_STAGES, random((N, 5, 5, 7), (N, 6, 5, 4)), zero_at_equality=False,
-                                      kept=('margin',), shape=NormedBlock.before_relu),
+                                      constant=('margin',), shape=NormedBlock.before_relu),
     'SemCKDLoss': Setting({'batch_size': 8}, STUDENT_STAGES, TEACHER_STAGES, zero_at_equality=False,
                           batch_mean=False, by_sample=False, any_order=False, uncounted=('batch_size',)),
     'SemCKDLoss: more teacher stages': Setting({'batch_size': 9}, random((N, 3, 6, 5)), TEACHER_STAGES,
@@ -141,12 +191,75 @@ SETTINGS = {
     'VIDLoss: below zero': Setting({'init_variance': 0.5}, SMALL_MAP, ODD_MAP, zero_at_equality=False, negative=True),
 
     # relations between samples
+    'RKDLoss': Setting({'distance_weight': 2.0, 'angle_weight': 3.0, 'normalize': True, 'gather': True},
+                       STUDENT_MAP, TEACHER_MAP, by_sample=False),
+    'RKDLoss: distances': Setting({'angle_weight': 0.0}, VECTORS, WIDER_VECTORS, by_sample=False),
+    'RKDLoss: angles': Setting({'distance_weight': 0.0}, VECTORS, WIDER_VECTORS, by_sample=False),
+    'IRGLoss': Setting({'vertex_weight': 0.5, 'form': 'mean', 'constant_max': True, 'gather': True},
+                       STUDENT_MAP, SMALL_MAP, by_sample=False, smooth={'constant_max': False}),
+    'IRGLoss: edges': Setting({}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
+    'IRGTransformLoss': Setting({'form': 'mean', 'constant_max': True, 'gather': True}, STUDENT_PAIRS, TEACHER_PAIRS,
+                                by_sample=False, smooth={'constant_max': False}),
+    'IRGTransformLoss: as published': Setting({}, STUDENT_PAIRS, TEACHER_PAIRS, by_sample=False),
+    'PKTLoss': Setting({'gather': True}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False, flat=1e-7),
+    'PKTLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False, flat=1e-7),
+    'SPLoss': Setting({'gather': True}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False, any_shape=True),
+    'SPLoss: a map and vectors': Setting({}, SMALL_MAP, VECTORS, batch_mean=False, by_sample=False, any_shape=True),
+    'CCLoss': Setting({'form': 'embedded', 'gamma': 0.7, 'order': 3, 'embed_dim': 7, 'gather': True}, VECTORS,
+                      WIDER_VECTORS, zero_at_equality=False, batch_mean=False, by_sample=False, any_order=False,
+                      uncounted=('gamma', 'order')),
+    'CCLoss: embedded maps': Setting({'form': 'embedded'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                                     batch_mean=False, by_sample=False, any_order=False),
+    'CCLoss: kernel': Setting({'gamma': 0.7, 'order': 3}, VECTORS, WIDER_VECTORS, by_sample=False),
+    'CCLoss: kernel of maps': Setting({}, STUDENT_MAP, TEACHER_MAP, by_sample=False),
+    'LPLoss': Setting({'k': 2, 'sigma2': 40.0, 'gather': True}, VECTORS, WIDER_VECTORS, zero_at_equality=False,
+                      batch_mean=False, by_sample=False),
+    'LPLoss: maps, mean distance': Setting({'sigma2': 'mean'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                                           batch_mean=False, by_sample=False),
 
     # relations between layers
+    'FSPLoss': Setting({'pool': 'average', 'connector': 'conv_bn'}, THREE_MAPS, OTHER_MAPS,
+                       zero_at_equality=False),
+    'FSPLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False),
+    'FSPLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS),
+    'KDSVDLoss': Setting({'vectors': 2, 'connector': 'conv_bn'}, THREE_MAPS, OTHER_MAPS,
+                         zero_at_equality=False),
+    'KDSVDLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS,
+                                         zero_at_equality=False),
+    'KDSVDLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS),
+    'KDSVDLoss: three vectors': Setting({'vectors': 3}, THREE_MAPS, OTHER_MAPS),
 
     # trained in stages
+    'ABLoss': Setting({'margin': 0.5, 'skip_equal': True}, random((N, 3, 8, 8), (N, 6, 4, 4)), TEACHER_STAGES,
+                      zero_at_equality=False),
+    'ABLoss: all connected': Setting({}, random((N, 3, 8, 8), (N, 6, 5, 3)), TEACHER_STAGES, zero_at_equality=False),
+    'ABLoss: none connected': Setting({'skip_equal': True}, random((N, 5, 4, 8), (N, 6, 4, 4)), TEACHER_STAGES,
+                                      zero_at_equality=False),
+    'FTLoss': Setting({'paraphraser': 'loss_other', 'factor': 'attention', 'norm': True}, STUDENT_MAP, TEACHER_MAP,
+                      zero_at_equality=False, uses={'paraphraser': 'ParaphraserLoss'}),
+    'FTLoss: vector': Setting({}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                              uses={'paraphraser': 'ParaphraserLoss'}),
+    'ParaphraserLoss': Setting({'rate': 0.7, 'distance': 'l1'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
+    'ParaphraserLoss: squares': Setting({}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
+    'MHGDHeadsLoss': Setting({'heads': 3, 'head_drop': 0.0, 'gather': True}, THREE_MAPS, OTHER_MAPS,
+                             zero_at_equality=False, by_sample=False),
+    'MHGDHeadsLoss: other channels': Setting({'head_drop': 0.0}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
+                                             by_sample=False),
+    'MHGDLoss': Setting({'heads': 'loss_other', 'connector': 'conv_bn', 'gather': True}, THREE_MAPS, OTHER_MAPS,
+                        zero_at_equality=False, by_sample=False, uses={'heads': 'MHGDHeadsLoss'}, rounding=0.25),
+    'MHGDLoss: other channels': Setting({'connector': 'conv_bn'}, THREE_MAPS, WIDER_MAPS, zero_at_equality=False,
+                                        by_sample=False, uses={'heads': 'MHGDHeadsLoss: other channels'},
+                                        rounding=0.25),
+    'MHGDLoss: without connector': Setting({}, THREE_MAPS, OTHER_MAPS, by_sample=False,
+                                           uses={'heads': 'MHGDHeadsLoss'}),
 
     # memory
+    'CRDLoss': Setting({'num_negatives': 700, 'temperature': 0.2, 'momentum': 0.8, 'embedding_dim': 6,
+                        'positive': 'relax'}, VECTORS, WIDER_VECTORS, **REMEMBERS, apart=('queue',)),
+    'CRDLoss: all negatives': Setting({'num_negatives': 16400, 'embedding_dim': 5}, STUDENT_MAP, WIDER_VECTORS,
+                                      **REMEMBERS),
+    'CRDLoss: queue': Setting({'queue': 40, 'num_negatives': 30, 'embedding_dim': 5}, VECTORS, TEACHER_MAP,
+                              **REMEMBERS, smooth=None),
     # several teachers, auxiliary teachers
     'FlowLoss': Setting({'gather': True}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
     'FlowLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False),
@@ -238,7 +351,15 @@ class Trial:
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
         needs = {key: change(need) if isinstance(need, Tensor) else need for key, need in self.needs.items()}
-        return self.loss(*self.sides(change), **needs)
+        return self.called(self.sides(change), needs)
+
+    def called(self, given: Sequence[Any], needs: dict[str, Any], **parameters: Tensor) -> Tensor:
+        """The loss in the state that it is in, which it does not leave; what it draws is the same each time."""
+        torch.manual_seed(0)
+        buffers = {name: buffer.clone() for name, buffer in self.loss.named_buffers()}
+        value = torch.func.functional_call(self.loss, {**buffers, **parameters}, tuple(given), needs)
+        assert isinstance(value, Tensor)
+        return value
 
     def floats(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss, with a change made to taps only."""
@@ -248,6 +369,8 @@ class Trial:
         """In float64."""
         taps = {side: [tap.detach().double() for tap in taps] for side, taps in self.taps.items()}
         other = Trial(copy.deepcopy(self.loss).double(), taps, self.needs)
+        for argument in other.loss.uses:
+            other.loss.used(argument).double()
         return other.wanting()
 
     def wanting(self) -> 'Trial':
@@ -286,8 +409,12 @@ def trial(case: str, seed: int = 0, **arguments: Any) -> Trial:
     made = {side: (setting.student if side == 'student' else setting.teacher)(generator) for side in sides}
     needs = {name: NEEDS[name](N) for name in loss.needs}
     tried = Trial(loss, made, needs).wanting()
+    for argument, other in setting.uses.items():
+        loss.take(argument, trial(other).loss)
     torch.manual_seed(seed)
     loss.build_connectors(*tried.sides(setting.shape))
+    if setting.prepare:
+        setting.prepare(loss)
     return tried
 
 
@@ -346,8 +473,10 @@ class TestDeclaration:
 
     def test_setting_tries_every_argument(self, name):
         parameters = inspect.signature(LOSSES[name]).parameters
-        arguments = SETTINGS[name].arguments
-        assert {*arguments, 'loss_weight'} == parameters.keys()
+        arguments, apart = SETTINGS[name].arguments, SETTINGS[name].apart
+        others = {key for case in SETTINGS if case.startswith(f'{name}:') for key in SETTINGS[case].arguments}
+        assert {*arguments, *apart, 'loss_weight'} == parameters.keys()
+        assert set(apart) <= others
         assert [key for key in arguments if arguments[key] == parameters[key].default] == []
 
     def test_forward_takes_the_taps_and_what_it_needs(self, name):
@@ -370,10 +499,12 @@ class TestDeclaration:
     def test_wrong_arguments_are_refused(self, name, value):
         """A word is no number, a boolean neither, and nothing else is a boolean."""
         parameters = inspect.signature(LOSSES[name]).parameters
-        for key in SETTINGS[name].arguments:
+        for key in (*SETTINGS[name].arguments, *SETTINGS[name].apart):
             default = parameters[key].default
             if isinstance(value, bool) and isinstance(default, bool):
                 continue
+            if key in LOSSES[name].uses:
+                continue  # the build refuses what is no name of such a loss
             if (value is None and default is None) or (key in SETTINGS[name].signed and value in (-1, -0.5)):
                 continue
             if value == 0 and isinstance(value, int) and not isinstance(value, bool) and isinstance(default, float):
@@ -409,10 +540,16 @@ class TestValue:
 
     def test_every_argument_counts(self, case):
         parameters = inspect.signature(LOSSES[case.split(':')[0]]).parameters
-        for key in SETTINGS[case].arguments.keys() - {'gather'}:  # which counts with several processes
-            if key in SETTINGS[case].uncounted or (':' in case and key == 'regressor'):
+        # several processes; names of other losses; and what the setting says
+        uncounted = {'gather', *LOSSES[case.split(':')[0]].uses, *SETTINGS[case].uncounted}
+        for key in SETTINGS[case].arguments.keys() - uncounted:
+            if ':' in case and key in ('regressor', 'connector'):
                 continue  # its default may not fit; the entry under the loss's own name tries it
-            assert trial(case, **{key: parameters[key].default}).value() != trial(case).value(), key
+            other, own = trial(case, **{key: parameters[key].default}), trial(case)
+            values = other.value(), own.value()
+            slopes = other.backward(values[0]), own.backward(values[1])
+            same = all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
+            assert values[0] != values[1] or not same, key
 
     def test_linear_in_the_weight(self, case):
         value = trial(case, loss_weight=1.0).value()
@@ -430,7 +567,7 @@ class TestValue:
         if not SETTINGS[case].zero_at_equality:
             pytest.skip('is not zero at equality')
         tried = trial(case)
-        for one, atol in ((tried, 1e-6), (tried.double(), 1e-12)):
+        for one, atol in ((tried, 1e-6), (tried.double(), SETTINGS[case].flat)):
             equal = {side: one.student * (len(taps) if side == 'teachers' else 1) for side, taps in one.taps.items()}
             clones = {side: [tap.detach().clone() for tap in taps] for side, taps in equal.items()}
             same = Trial(one.loss, clones, one.needs)
@@ -447,7 +584,7 @@ class TestValue:
     def test_mean_of_the_samples_values_in_any_order(self, case):
         """By running statistics, where there are some: those of a batch are of the whole batch."""
         if not SETTINGS[case].any_order:
-            pytest.skip('is of samples in their order')
+            pytest.skip('the order of the samples counts')
         tried = trial(case).double()
         order = torch.tensor([2, 0, 3, 1])
         torch.testing.assert_close(tried.value(lambda tensor: tensor[order]), tried.value())
@@ -459,18 +596,16 @@ class TestValue:
 
     def test_same_value_each_time_and_statistics_change_in_training_only(self, case):
         tried = trial(case)
-        statistics = copy.deepcopy(list(tried.loss.buffers()))
+        statistics = copy.deepcopy(dict(tried.loss.named_buffers()))
         tried.loss.eval()
         value = tried.value()
         assert tried.value() == value
-        torch.testing.assert_close(list(tried.loss.buffers()), statistics, rtol=0, atol=0)
-        in_training = tried.loss.train() and tried.value()
-        changed = [
-            not torch.equal(buffer, before)
-            for (name, buffer), before in zip(tried.loss.named_buffers(), statistics, strict=True)
-            if not name.endswith(SETTINGS[case].kept or '/')
-        ]
-        assert all(changed) if statistics else in_training == value
+        assert tried.loss(*tried.sides(lambda tap: tap), **tried.needs) == value
+        torch.testing.assert_close(dict(tried.loss.named_buffers()), statistics, rtol=0, atol=0)
+        in_training = tried.loss.train() and tried.loss(*tried.sides(lambda tap: tap), **tried.needs)
+        same = {name for name, buffer in tried.loss.named_buffers() if torch.equal(buffer, statistics[name])}
+        assert same == {name for name in statistics if name.rpartition('.')[2] in SETTINGS[case].constant}
+        assert in_training == value or statistics
 
     def test_memory_format_is_free(self, case):
         tried = trial(case)
@@ -526,7 +661,10 @@ class TestGradient:
     @pytest.mark.parametrize('training', [True, False])
     def test_is_that_of_the_value(self, case, training):
         """gradcheck in float64, along random directions, by the student's taps and by the connectors' parameters."""
-        tried = trial(case, **SETTINGS[case].smooth).double()
+        smooth = SETTINGS[case].smooth
+        if smooth is None:
+            pytest.skip('takes some of the value as constant')
+        tried = trial(case, **smooth).double()
         tried.loss.train(training)
         names = [name for name, _ in tried.loss.named_parameters()]
         count = len(tried.student)
@@ -535,7 +673,7 @@ class TestGradient:
             taps = tried.taps | ({'student': list(tensors[:count])} if count else {})
             given = Trial(tried.loss, taps, tried.needs).sides(lambda tap: tap)
             parameters = dict(zip(names, tensors[count:], strict=True))
-            return torch.func.functional_call(tried.loss, parameters, tuple(given), tried.needs)
+            return tried.called(given, tried.needs, **parameters)
 
         tensors = (*tried.student, *tried.loss.parameters())
         assert torch.autograd.gradcheck(value, tensors, fast_mode=True, atol=1e-5)
@@ -560,7 +698,7 @@ class TestPrecision:
         assert value.dtype == of_halves.dtype == torch.float32
         assert of_halves.isfinite()
         # a learnable connector may run in half precision, the loss itself may not
-        torch.testing.assert_close(value, expected, rtol=0.05 if tried.learns else 0, atol=0)
+        torch.testing.assert_close(value, expected, rtol=SETTINGS[case].rounding if tried.learns else 0, atol=0)
         # backward runs outside, as torch advises and mmengine does: autocast would reach its products
         found = tried.backward(value)
         assert all(gradient.isfinite().all() for gradient in found)
@@ -684,6 +822,8 @@ class TestRefusals:
     def test_other_batches(self, case, teachers):
         """One teacher row would broadcast."""
         tried = trial(case).changed(teacher=rows(0, teachers))
+        if len(tried.taps) == 1:
+            pytest.skip('compares nobody')
         with pytest.raises(ValueError, match='expected') as error:
             tried.value()
         assert f'({teachers}, ' in str(error.value)
@@ -694,7 +834,12 @@ class TestRefusals:
     @pytest.mark.parametrize('which', [SIDES, SIDES[:1], SIDES[1:]], ids=['both', 'student', 'teacher'])
     def test_other_dimensions(self, case, which, change):
         """Where connectors are built, or at the latest when they are called."""
+        if SETTINGS[case].any_shape:
+            pytest.skip('takes any shape')
         tried = trial(case).changed(**dict.fromkeys(which, change))
+        which = [side for side in which if side in tried.taps]
+        if not which:
+            pytest.skip('does not read this side')
         with pytest.raises(ValueError, match='expected') as error:
             tried.loss.build_connectors(*tried.sides(lambda tap: tap.shape))
             tried.value()

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ..base import DistillLoss, full_precision
-from ..shapes import check_maps, pool_to_smaller
+from ..shapes import check_maps, pool_to_smaller, unit_vectors
 
-_DEAD = 1e-6  # a shorter channel has no direction
 Kernel = Literal['linear', 'polynomial', 'gaussian']
 
 
@@ -54,7 +53,7 @@ def nst_loss(
     check_maps(student, teacher)
     _check_kernel(kernel, variance)
     student, teacher = pool_to_smaller(student, teacher.detach())
-    y, x = _unit_channels(student), _unit_channels(teacher)
+    y, x = (unit_vectors(maps.flatten(2)) for maps in (student, teacher))
     if kernel == 'linear':
         per_image = (x.mean(1) - y.mean(1)).square().sum(1)
     elif kernel == 'polynomial':
@@ -62,13 +61,6 @@ def nst_loss(
     else:
         per_image = _gaussian(x, y, variance)
     return per_image.sum() / max(len(student), 1)
-
-
-def _unit_channels(maps: Tensor) -> Tensor:
-    """(N, C, H*W) with channels of length 1; 0 without gradient for dead ones, where the slope would be infinite."""
-    channels = maps.flatten(2)
-    length = channels.norm(dim=2, keepdim=True)
-    return channels * torch.where(length > _DEAD, 1 / length.clamp_min(_DEAD), 0)
 
 
 def _polynomial(x: Tensor, y: Tensor) -> Tensor:

@@ -43,20 +43,22 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
             f'student {tuple(student.shape)} and teacher {tuple(teacher.shape)} given, expected two maps '
             '(N, C, H, W) of equal shape'
         )
-    # pooling is linear, so the difference is pooled once instead of both maps
-    difference = student - teacher.detach()
-    value, total, weight = _mean_square(difference), 1.0, 1.0
-    for level in (4, 2, 1):
-        if level >= difference.size(2):
-            continue
+    if not student.numel():
+        return student.sum()  # 0, with a graph
+    teacher = teacher.detach()
+    levels = [level for level in (4, 2, 1) if level < student.size(2)]
+    value, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
+    difference = student - teacher  # pooling is linear, so this is pooled once instead of both maps
+    for level in levels:
         weight /= 2
-        value = value + weight * _mean_square(F.adaptive_avg_pool2d(difference, level))
         total += weight
-    return value / total
-
-
-def _mean_square(values: Tensor) -> Tensor:
-    return values.square().sum() / max(values.numel(), 1)
+        height, width = difference.shape[2:]
+        if height % level or width % level:
+            pooled = F.adaptive_avg_pool2d(difference, level)
+        else:  # means of equal parts have the mean of the whole: the next level may be pooled from this one
+            pooled = difference = F.avg_pool2d(difference, (height // level, width // level))
+        value = value + weight * pooled.square().mean()
+    return value / total if levels else value
 
 
 class ABF(nn.Module):

@@ -1,0 +1,9 @@
+_base_ = '../../_base_/pairs/resnet56_resnet20_cifar100.py'
+
+# 30 epochs of the boundaries alone, then the schedule of the student from its start.
+model = dict(task_loss=dict(schedule=dict(begin=30)), losses=dict(loss_ab=dict(
+    type='ABLoss', skip_equal=True, loss_weight=0.003, schedule=dict(end=30), on=dict(
+        student=[f'backbone.layer{i}.2.relu2:input' for i in (1, 2, 3)],
+        teacher=[f'backbone.layer{i}.8.relu2:input' for i in (1, 2, 3)]))))  # fmt: skip
+train_cfg = dict(max_epochs=270)
+custom_hooks = [*_base_.custom_hooks, dict(type='PhaseHook', optimizer=True)]

@@ -1,0 +1,3 @@
+_base_ = '../../_base_/pairs/resnet32x4_resnet8x4_cifar100.py'
+
+model = dict(losses=dict(loss_crd=dict(type='CRDLoss', on='neck', num_negatives=16384, loss_weight=0.8)))

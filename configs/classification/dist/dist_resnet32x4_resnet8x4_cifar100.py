@@ -1,0 +1,3 @@
+_base_ = '../../_base_/pairs/resnet32x4_resnet8x4_cifar100.py'
+
+model = dict(losses=dict(loss_dist=dict(type='DISTLoss', on='head.fc', temperature=4.0, loss_weight=2.0)))

@@ -1,0 +1,8 @@
+_base_ = '../_base_/pairs/teacher_student_digits.py'
+
+model = dict(
+    losses=dict(
+        loss_kd=dict(type='KDLoss', on='head.fc', temperature=4.0, loss_weight=1.0),
+        loss_sp=dict(type='SPLoss', on='backbone.layer4', loss_weight=3000.0),
+    )
+)
