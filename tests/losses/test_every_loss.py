@@ -265,19 +265,19 @@ SETTINGS = {
     'FlowLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False),
     'LogitsGraphLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}, 'cost': COSTS,
                                 'epsilon': 0.5, 'iterations': 3}, THREE_CLASSES, random((N, 3), (N, 3)),
-                               kept=('parts', 'cost_matrix')),
+                               constant=('parts', 'cost_matrix')),
     'LogitsGraphLoss: total variation': Setting({}, LOGITS, random((N, CLASSES), (N, CLASSES), (N, CLASSES)),
-                                                kept=('parts',)),
+                                                constant=('parts',)),
     'LogitsGraphLoss: learned': Setting({'weights': 'learned'}, LOGITS, random((N, CLASSES), (N, CLASSES)),
                                         uncounted=('weights',)),
     'RepresentationGraphLoss': Setting({'dimension': 16, 'kernel': 'polynomial', 'gather': True,
                                         'weights': {'teacher0': 1.0, 'teacher1': 2.0, 'teacher2': 3.0}},
                                        VECTORS, THREE_TEACHERS, zero_at_equality=False, by_sample=False,
-                                       kept=('parts', 'index', 'sign')),
+                                       constant=('parts', 'index', 'sign')),
     'RepresentationGraphLoss: learned': Setting({'weights': 'learned'}, STUDENT_MAP,
                                                 random((N, 3, 3, 5), (N, 4, 2, 1), (N, 5, 1, 1)),
                                                 zero_at_equality=False, by_sample=False, uncounted=('weights',),
-                                                kept=('index', 'sign')),
+                                                constant=('index', 'sign')),
 
 }  # fmt: skip
 
