@@ -1,5 +1,6 @@
-"""Experiments: several configs, trained over several seeds, in one table and one picture."""
+"""Experiments: several configs trained, over several seeds or one after the other, in one table and one picture."""
 
+from .chain import Link, forge, link_table
 from .entries import Entry, parameters_of, read_entries
 from .picture import draw_gains
 from .pool import Pool
@@ -10,12 +11,15 @@ from .table import Comparison, Row, verdict
 __all__ = [
     'Comparison',
     'Entry',
+    'Link',
     'Pool',
     'Result',
     'Row',
     'Run',
     'Screen',
     'draw_gains',
+    'forge',
+    'link_table',
     'parameters_of',
     'plan_runs',
     'read_entries',

@@ -81,11 +81,14 @@ class Run:
         """
         if not self._file.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise ValueError(f"'{self.folder}' is there, and no run of a comparison: give another --work-dir")
+                raise ValueError(
+                    f"'{self.folder}' is there, and no run of a comparison or chain: remove it, or give another "
+                    '--work-dir'
+                )
             return
         found = json.loads(self._file.read_text())
         if found['config'] != self._config:
-            there, wanted = _flat(found['config']), _flat(self._config)
+            there, wanted = flatten(found['config']), flatten(self._config)
             keys = [key for key in {**there, **wanted} if there.get(key, 'none') != wanted.get(key, 'none')]
             changes = [f'{key}: {there.get(key, "none")} there, {wanted.get(key, "none")} now' for key in keys[:5]]
             raise ValueError(
@@ -162,7 +165,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
             yield {key.removeprefix('train/'): value for key, value in record.items()}
 
 
-def _flat(value: Any, path: str = '') -> dict[str, Any]:
+def flatten(value: Any, path: str = '') -> dict[str, Any]:
     """Nested dictionaries and lists as one, by dotted path."""
     if isinstance(value, list):
         value = dict(enumerate(value))
@@ -170,7 +173,7 @@ def _flat(value: Any, path: str = '') -> dict[str, Any]:
         return {path: value}
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flat(item, f'{path}.{key}' if path else str(key))
+        flat |= flatten(item, f'{path}.{key}' if path else str(key))
     return flat
 
 

@@ -4,6 +4,7 @@ from .base import DistillLoss
 from .gather import SampleRelationLoss
 from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
+from .logits.graph import LogitsGraphLoss, logits_graph_loss
 from .logits.kd import KDLoss, kd_loss
 from .logits.standardize import standardize_logits
 from .maps.ab import ABLoss, ab_loss
@@ -17,7 +18,9 @@ from .maps.semckd import SemCKDLoss, semckd_attention, semckd_loss
 from .maps.vid import VIDLoss, vid_loss
 from .relations.cc import CCLoss, cc_embedded_loss, cc_loss
 from .relations.crd import CRDLoss, crd_loss, crd_queue_loss
+from .relations.flow import FlowLoss, flow_loss
 from .relations.fsp import FSPLoss, fsp_loss
+from .relations.graph import RepresentationGraphLoss, compact_bilinear, representation_graph_loss
 from .relations.irg import IRGLoss, IRGTransformLoss, irg_loss, irg_transform_loss
 from .relations.kdsvd import KDSVDLoss, kdsvd_loss, singular_vectors
 from .relations.lp import LPLoss, lp_loss
@@ -37,11 +40,13 @@ __all__ = [
     'FSPLoss',
     'FTLoss',
     'FitNetLoss',
+    'FlowLoss',
     'IRGLoss',
     'IRGTransformLoss',
     'KDLoss',
     'KDSVDLoss',
     'LPLoss',
+    'LogitsGraphLoss',
     'MHGDHeadsLoss',
     'MHGDLoss',
     'NSTLoss',
@@ -49,6 +54,7 @@ __all__ = [
     'PKTLoss',
     'ParaphraserLoss',
     'RKDLoss',
+    'RepresentationGraphLoss',
     'ReviewKDLoss',
     'SPLoss',
     'SampleRelationLoss',
@@ -58,12 +64,14 @@ __all__ = [
     'at_loss',
     'cc_embedded_loss',
     'cc_loss',
+    'compact_bilinear',
     'crd_loss',
     'crd_queue_loss',
     'dist_loss',
     'dkd_loss',
     'dkd_terms',
     'fitnet_loss',
+    'flow_loss',
     'fsp_loss',
     'ft_loss',
     'hcl_loss',
@@ -71,6 +79,7 @@ __all__ = [
     'irg_transform_loss',
     'kd_loss',
     'kdsvd_loss',
+    'logits_graph_loss',
     'lp_loss',
     'mhgd_heads_loss',
     'mhgd_loss',
@@ -79,6 +88,7 @@ __all__ = [
     'ofd_margin',
     'paraphraser_loss',
     'pkt_loss',
+    'representation_graph_loss',
     'rkd_angle_loss',
     'rkd_distance_loss',
     'rkd_loss',

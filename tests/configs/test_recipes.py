@@ -18,6 +18,7 @@ from tests.configs.reading import (
     lines,
     load,
     plain_path,
+    plain_student,
     read_on,
     without_scope,
     zoo,
@@ -81,7 +82,7 @@ def test_the_student_and_its_teacher(recipe):
     model = cfg['model']
     for key in ('losses', 'task_loss'):
         model.pop(key, None)
-    assert model.pop('teacher') == teacher_of(recipe)
+    assert {key: model.pop(key) for key in ('teacher', 'teachers') if key in model} == teachers_of(recipe)
     assert model.pop('type') == 'Distilled'
     model['type'] = model.pop('student')
     plain['optim_wrapper'] |= recipe.optim_wrapper
@@ -98,16 +99,35 @@ def test_the_student_and_its_teacher(recipe):
     assert cfg == plain
 
 
-def teacher_of(recipe):
-    setting = TABLE.settings[recipe.setting]
-    if 'teachers' in setting:
-        return {'config': setting['teachers'].format(network=recipe.teacher)}
-    path = plain_path(recipe.teacher, recipe.setting)
+def teachers_of(recipe):
+    setting, runs = TABLE.settings[recipe.setting], runs_of(recipe)
+    if isinstance(runs, dict):
+        return {'teachers': {name: left_by(path) for name, path in runs.items()}}
+    if runs is None and 'teachers' in setting:
+        return {'teacher': {'config': setting['teachers'].format(network=recipe.teacher)}}
+    return {'teacher': left_by(runs or plain_path(recipe.teacher, recipe.setting))}
+
+
+def runs_of(recipe):
+    return TABLE.pairs[recipe.setting][recipe.pair].get('runs')
+
+
+def left_by(path):
     return {
         'config': f'mmkd_plugin::{path}',
         # where the Runner leaves it
         'checkpoint': f'work_dirs/{PurePath(path).stem}/epoch_{load(path).train_cfg.max_epochs}.pth',
     }
+
+
+@pytest.mark.parametrize('recipe', [r for r in DISTILLED if runs_of(r)], ids=lambda recipe: PurePath(recipe.path).stem)
+def test_a_teacher_that_another_run_trains_is_of_the_table_and_of_the_named_network(recipe):
+    runs = runs_of(recipe)
+    of_table = {other.path for other in RECIPES} | {path for *_, path in PLAIN}
+    network = content(plain_path(recipe.teacher, recipe.setting))['model']
+    for path in [runs] if isinstance(runs, str) else runs.values():
+        assert path in of_table
+        assert plain_student(load(path).model).to_dict() == network
 
 
 @pytest.mark.parametrize(('network', 'setting'), TEACHERS)

@@ -47,7 +47,10 @@ def model_of_all(recipes, shape):
         for recipe in recipes
         for name, loss in load(recipe.path).model.losses.items()
     }
-    model.teacher = untrained(model.teacher)
+    if 'teachers' in model:
+        model.teachers = {name: untrained(teacher) for name, teacher in model.teachers.items()}
+    else:
+        model.teacher = untrained(model.teacher)
     model.input_shape = shape
     model.pop('task_loss', None)
     if 'data_preprocessor' in cfg:

@@ -98,6 +98,8 @@ FLAT_MAP, FLAT_TEACHER_MAP = random((N, 9, 1, 2)), random((N, 12, 1, 2))
 SMALL_MAP, ODD_MAP = random((N, 3, 3, 5)), random((N, 3, 4, 2))
 STUDENT_MAPS = random((N, 3, 8, 8), (N, 4, 4, 4), (N, 6))
 TEACHER_MAPS = random((N, 5, 8, 8), (N, 6, 4, 4), (N, 7))
+THREE_CLASSES, THREE_TEACHERS = random((N, 3)), random((N, 8), (N, 7), (N, 8))
+COSTS = [[0.0, 1.0, 0.2], [1.0, 0.0, 0.7], [0.2, 0.7, 0.0]]
 STUDENT_STAGES, TEACHER_STAGES = random((N, 3, 8, 8), (N, 4, 4, 4)), random((N, 5, 8, 8), (N, 6, 4, 4))
 
 
@@ -258,6 +260,24 @@ SETTINGS = {
                                       **REMEMBERS),
     'CRDLoss: queue': Setting({'queue': 40, 'num_negatives': 30, 'embedding_dim': 5}, VECTORS, TEACHER_MAP,
                               **REMEMBERS, smooth=None),
+    # several teachers, auxiliary teachers
+    'FlowLoss': Setting({'gather': True}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
+    'FlowLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False),
+    'LogitsGraphLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}, 'cost': COSTS,
+                                'epsilon': 0.5, 'iterations': 3}, THREE_CLASSES, random((N, 3), (N, 3)),
+                               constant=('parts', 'cost_matrix')),
+    'LogitsGraphLoss: total variation': Setting({}, LOGITS, random((N, CLASSES), (N, CLASSES), (N, CLASSES)),
+                                                constant=('parts',)),
+    'LogitsGraphLoss: learned': Setting({'weights': 'learned'}, LOGITS, random((N, CLASSES), (N, CLASSES)),
+                                        uncounted=('weights',)),
+    'RepresentationGraphLoss': Setting({'dimension': 16, 'kernel': 'polynomial', 'gather': True,
+                                        'weights': {'teacher0': 1.0, 'teacher1': 2.0, 'teacher2': 3.0}},
+                                       VECTORS, THREE_TEACHERS, zero_at_equality=False, by_sample=False,
+                                       constant=('parts', 'index', 'sign')),
+    'RepresentationGraphLoss: learned': Setting({'weights': 'learned'}, STUDENT_MAP,
+                                                random((N, 3, 3, 5), (N, 4, 2, 1), (N, 5, 1, 1)),
+                                                zero_at_equality=False, by_sample=False, uncounted=('weights',),
+                                                constant=('index', 'sign')),
 
 }  # fmt: skip
 
@@ -323,9 +343,10 @@ class Trial:
         """What ``forward`` and ``build_connectors`` get, with something of each tap in its place."""
         several = self.loss.relates_layers
         return [
-            [of(tap) for tap in taps] if several or side == 'teachers' else of(taps[0])
+            {f'teacher{number}': of(tap) for number, tap in enumerate(taps)} if side == 'teachers'
+            else [of(tap) for tap in taps] if several else of(taps[0])
             for side, taps in self.taps.items()
-        ]
+        ]  # fmt: skip
 
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
@@ -547,7 +568,9 @@ class TestValue:
             pytest.skip('is not zero at equality')
         tried = trial(case)
         for one, atol in ((tried, 1e-6), (tried.double(), SETTINGS[case].flat)):
-            same = Trial(one.loss, {side: [t.detach().clone() for t in one.student] for side in one.taps}, one.needs)
+            equal = {side: one.student * (len(taps) if side == 'teachers' else 1) for side, taps in one.taps.items()}
+            clones = {side: [tap.detach().clone() for tap in taps] for side, taps in equal.items()}
+            same = Trial(one.loss, clones, one.needs)
             value = same.wanting().value()
             assert abs(value.item()) <= atol * same.loss.loss_weight
             assert all(gradient.abs().max() <= atol * same.loss.loss_weight for gradient in same.backward(value))
@@ -750,9 +773,11 @@ class TestExtremes:
         values = torch.tensor([-1e4, 0.0, 1e4])
         rows = torch.cartesian_prod(values, values, values)
         count = len(rows)
-        taps = {'student': [rows.repeat_interleave(count, 0)], 'teacher': [rows.repeat(count, 1)]}
         for temperature in (1.0, 4.0):
-            loss = trial(case, temperature=temperature).loss
+            tried = trial(case, temperature=temperature)
+            loss = tried.loss
+            taps = {side: [rows.repeat(count, 1)] * len(tried.taps[side]) for side in tried.taps}
+            taps['student'] = [rows.repeat_interleave(count, 0)]
             tried = Trial(loss, copy.deepcopy(taps), {name: NEEDS[name](count**2) for name in loss.needs}).wanting()
             value, exact = tried.value(), (double := tried.double()).value()
             assert value.dtype == torch.float32
@@ -819,11 +844,12 @@ class TestRefusals:
             tried.loss.build_connectors(*tried.sides(lambda tap: tap.shape))
             tried.value()
         for side in which:
-            assert any(str(tuple(tap.shape)) in str(error.value) for tap in tried.taps[side])
+            taps = tried.student if side == 'student' else tried.teacher
+            assert any(str(tuple(tap.shape)) in str(error.value) for tap in taps)
 
     @pytest.mark.parametrize('case', [case for case in SETTINGS if LOSSES[case.split(':')[0]].compares_logits])
     def test_logits_of_other_classes(self, case):
-        for fewer in (1, 2, CLASSES - 1):
+        for fewer in range(1, trial(case).student[0].shape[1]):
             tried = trial(case).changed(teacher=columns(fewer))
             with pytest.raises(ValueError, match='expected two tensors of the same shape') as error:
                 tried.value()
