@@ -74,6 +74,10 @@ VECTORS = (
 )
 #: At which fetching 16,384 negatives of each sample takes a GiB.
 BANKED_VECTORS = (Size(((64, 256),)), Size(((32, 512),), in_step=True))
+#: With three teachers.
+TEACHERS_LOGITS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in LOGITS)
+#: With three teachers.
+TEACHERS_VECTORS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in VECTORS)
 
 
 def connect(loss: Any, *sides: Any) -> None:
@@ -481,6 +485,20 @@ def crd(loss: Any, student: Tensor, teacher: Tensor, sample_idx: Tensor) -> Tens
     return value
 
 
+def flow(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """Both kernels one after the other, distances from a product."""
+
+    def choices(x: Tensor) -> list[Tensor]:
+        unit = x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-7)
+        squares = x.pow(2).sum(1)
+        distances = ((squares[:, None] + squares[None] - 2 * x @ x.T).clamp(min=0) + 1e-6).sqrt()
+        distances = distances * (1 - torch.eye(len(x), device=x.device))
+        return [kernel / kernel.sum(1, keepdim=True) for kernel in ((unit @ unit.T + 1) / 2, 1 / (1 + distances))]
+
+    pairs = zip(choices(student), choices(teacher), strict=True)
+    return torch.stack([((s - t) * (s.log() - t.log())).mean() for s, t in pairs]).sum()
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -525,4 +543,8 @@ ENTRIES = {
     # memory
     'CRDLoss': Entry(BANKED_VECTORS, crd, connect=connect_to_banks,
                      takes='products with all of 50,000 samples, and drawing 16,384 for each'),
+    # several teachers, auxiliary teachers
+    'RepresentationGraphLoss': Entry(TEACHERS_VECTORS, None),
+    'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
+    'FlowLoss': Entry(VECTORS, flow),
 }  # fmt: skip
