@@ -37,10 +37,11 @@ def checkout(tmp_path_factory):
     """A copy of what git would hold, since building writes into the folder it builds from."""
     copy = tmp_path_factory.mktemp('checkout') / 'mmkd_plugin'
     ignore = shutil.ignore_patterns(
-        '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__', 'build', 'dist'
+        '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__', 'build'
     )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=ignore)
-    shutil.rmtree(copy / 'mmkd_plugin' / 'configs', ignore_errors=True)
+    for made in ('dist', 'mmkd_plugin/configs'):  # there are folders of recipes that are called dist, too
+        shutil.rmtree(copy / made, ignore_errors=True)
     return copy
 
 

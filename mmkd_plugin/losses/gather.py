@@ -29,8 +29,13 @@ class SampleRelationLoss(DistillLoss):
         self.gather = check_bool(gather, 'gather')
 
     def joined(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """The values with the rows of all processes, if ``gather``; else as they are."""
-        return gather_rows(*values) if self.gather else values
+        """The values with the rows of all processes, if ``gather``; else as they are.
+
+        Where no gradient is computed nothing is sent, and they stay as they are: in the dry run, whose tensors may lie
+        where the group cannot send from, and in evaluation, where processes may have other numbers of batches and would
+        wait for each other.
+        """
+        return gather_rows(*values) if self.gather and torch.is_grad_enabled() else values
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
@@ -45,10 +50,6 @@ def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     parameters get is the gradient of one process on the joined batch. Nothing is sent in the backward pass. Processes
     may have different numbers of rows, but the same number in all values that are given together.
 
-    Where no gradient is computed, nothing is sent, and the values stay as they are: in the dry run, whose tensors may
-    lie where the group cannot send from, and in evaluation, where processes may have other numbers of batches and would
-    wait for each other.
-
     Args:
         *values: (N, ...) each, of equal N; all else must be equal on all processes.
 
@@ -58,8 +59,7 @@ def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     Raises:
         ValueError: If the values differ in N.
     """
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    if not (several and torch.is_grad_enabled()):
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
     if len({len(value) for value in values}) > 1:
         raise ValueError(

@@ -83,7 +83,7 @@ dist.destroy_process_group()
 ROWS = """
 import sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from mmkd_plugin.losses.gather import gather_rows
+from mmkd_plugin.losses.gather import SampleRelationLoss, gather_rows
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 everything = torch.arange(30.0).reshape(5, 3, 2)
@@ -117,7 +117,9 @@ else:
 
 if rank == 0:  # the other does not come: nobody may wait for it
     with torch.no_grad():
-        assert gather_rows(everything)[0] is everything
+        assert SampleRelationLoss(gather=True).joined(everything)[0] is everything
+with torch.no_grad():
+    assert torch.equal(gather_rows(everything)[0], torch.cat([everything, everything]))
 print('rows are right', flush=True)
 dist.destroy_process_group()
 """
