@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,16 @@ def _runs_wait_for_no_trifles() -> Iterator[None]:
         patch.setattr(utils, 'load', _load_once)
         no_layout(lambda module, name, value: patch.setattr(module, name, value, raising=False))
         yield
+
+
+_begun = itertools.count(1)
+
+
+def pytest_runtest_setup() -> None:
+    """What thousands of tests leave behind is set aside now and then, as is what was imported; see above."""
+    if next(_begun) % 200 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
