@@ -61,6 +61,13 @@ def test_results_are_taken_over_without_the_machine():
         cards.take_over(values)
 
 
+def test_another_file_is_refused(tmp_path):
+    for text in ('[]', '{"runs": {}}', 'no json'):
+        (tmp_path / 'values.json').write_text(text)
+        with pytest.raises(SystemExit, match='cards: '):
+            cards.main(['--results', str(tmp_path / 'values.json')])
+
+
 def test_a_method_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="'no_such' is no method"):
         cards.figures(read(), cards.Results({}), ['no_such'])

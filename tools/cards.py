@@ -142,8 +142,10 @@ def take_over(values: dict[str, Any]) -> dict[str, Any]:
     """What `values.json` of tools/compare.py says, without what belongs to the machine it ran on.
 
     Raises:
-        ValueError: If a run has no result.
+        ValueError: If it is something else, or a run has no result.
     """
+    if not isinstance(values, dict) or not {'metric', 'plain', 'runs', 'scale'} <= values.keys():
+        raise ValueError('expected the values.json that tools/compare.py leaves in its --work-dir')
     runs: dict[str, Any] = {}
     for name, run in values['runs'].items():
         results = [seed['result'] for seed in run['seeds'].values()]
@@ -156,6 +158,8 @@ def take_over(values: dict[str, Any]) -> dict[str, Any]:
 
 def write_all(write: bool) -> list[str]:
     """The cards that say something else than the table and the results; made anew if ``write``."""
+    from mmkd_plugin.files.atomic import write_text
+
     table = read()
     results = Results(json.loads(RESULTS.read_text()) if RESULTS.is_file() else {})
     texts = {card: card.read_text() for card in sorted(CARDS.glob('*.md'))}
@@ -173,7 +177,7 @@ def write_all(write: bool) -> list[str]:
         if new != text:
             stale.append(str(card.relative_to(ROOT)))
             if write:
-                card.write_text(new)
+                write_text(card, new)
     return stale
 
 
@@ -188,8 +192,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             data = take_over(json.loads(args.results.read_text()))
         except (ValueError, FileNotFoundError) as error:
             raise SystemExit(f'cards: {error}') from error
+        from mmkd_plugin.files.atomic import write_text
+
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(data, indent=1) + '\n')
+        write_text(RESULTS, json.dumps(data, indent=1) + '\n')
     stale = write_all(write=args.write or args.results is not None)
     if stale and not (args.write or args.results):
         print(f'{", ".join(stale)}: stale, run python tools/cards.py --write', file=sys.stderr)

@@ -45,7 +45,7 @@ def _used(term: Term, argument: str, by_name: dict[str, Term]) -> Term:
             f'there is {fitting or "none"}'
         )
     used = by_name[name]
-    if term.learner == used.learner and any(used.on[s] != term.on.get(s) for s in used.on if s != used.learner):
+    if any(used.on[s] != term.on.get(s) for s in used.on if s != used.learner):
         read = {who.name: {s: [str(tap) for tap in who.taps(s)] for s in used.on} for who in (used, term)}
         raise ValueError(f'{term.who} uses what {used.who} was trained on, and they read {read}: name the same places')
     before, after = used.schedule, term.schedule

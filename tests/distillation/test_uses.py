@@ -9,6 +9,7 @@ from torch import nn
 
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.losses import DistillLoss
+from tests.conftest import student_cfg
 from tests.end_to_end.helpers import digits_cfg, runner_of
 from tests.killing import kill, resumed
 
@@ -117,6 +118,17 @@ def test_killed_and_resumed(whole, tmp_path, iteration):
 def test_mistakes(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         runner_of(config(tmp_path, **changes))
+
+
+def test_a_peer_reads_what_was_trained_where_it_was_trained(tmp_path):
+    cfg = config(tmp_path)
+    cfg.model.teachers = {'big': cfg.model.pop('teacher'), 'peer': {'type': 'Peer', 'model': student_cfg()}}
+    cfg.model.losses.loss_sketch.on = {'big': 'neck'}
+    cfg.model.losses.loss_sketched |= {'learner': 'peer', 'on': {'peer': 'neck', 'big': 'head.fc'}}
+    with pytest.raises(ValueError, match='name the same places'):
+        runner_of(cfg)
+    cfg.model.losses.loss_sketched.on = {'peer': 'neck', 'big': 'neck'}
+    runner_of(cfg)
 
 
 def test_alone_it_says_what_is_missing():

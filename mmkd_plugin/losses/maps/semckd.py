@@ -13,9 +13,8 @@ from ..base import DistillLoss, full_precision
 from ..norms import ConnectorNorm2d
 from ..shapes import check_maps
 
-_LEAST = (
-    8  # a quarter of it is the dimension of what is compared; of length 1 in one dimension, nothing could be learnt
-)
+# a quarter of it is the dimension of what is compared; of length 1 in one dimension, nothing could be learnt
+_LEAST = 8
 
 
 @full_precision
