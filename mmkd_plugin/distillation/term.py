@@ -112,6 +112,13 @@ class Term(nn.ModuleList):
                 f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
                 'image'
             )
+        if any(getattr(module, 'gather', False) for module in self) and any(
+            branch and branch.stage for rows in found.values() for branch in rows
+        ):
+            raise ValueError(
+                f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one process '
+                'while the others wait for its rows: give gather=False'
+            )
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]

@@ -270,6 +270,18 @@ class TestOtherTwoStage:
                 teacher=detector(faster_rcnn_cfg(), 1),
             )
 
+    def test_a_later_stage_is_not_gathered(self):
+        """It may have no RoIs in one process, for whose rows the others would wait."""
+
+        def distilled(stage, gather):
+            loss = {'type': 'DISTLoss', 'on': f'roi_head.bbox_head.{stage}.fc_cls', 'gather': gather}
+            return distill(detector(cascade_rcnn_cfg()), {'loss_dist': loss}, teacher=detector(cascade_rcnn_cfg(), 1))
+
+        with pytest.raises(ValueError, match=r'reads a later stage of a cascade.*give gather=False'):
+            distilled(1, True)
+        for stage, gather in ((0, True), (1, False)):
+            assert distilled(stage, gather)(**batch(), mode='loss')['loss_dist'] > 0
+
     def test_stage_must_be_named(self):
         with pytest.raises(ValueError, match=r'has 3 stages, and each samples RoIs of its own: name one'):
             distill(
