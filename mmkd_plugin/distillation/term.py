@@ -116,8 +116,8 @@ class Term(nn.ModuleList):
             branch and branch.stage for rows in found.values() for branch in rows
         ):
             raise ValueError(
-                f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one process '
-                'while the others wait for its rows: give gather=False'
+                f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one '
+                'process while the others wait for its rows: give gather=False'
             )
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same

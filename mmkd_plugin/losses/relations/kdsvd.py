@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import factorial
+from math import log
 from typing import Any
 
 import torch
@@ -172,8 +172,8 @@ def kernel_features(entries: Tensor) -> Tensor:
         >>> round((a @ b).item(), 4)  # e^(-1/2)
         0.6065
     """
-    powers = torch.arange(_ORDER, device=entries.device)
-    scales = entries.new_tensor([(0.25**n / factorial(n)) ** 0.5 for n in range(_ORDER)])
+    powers = torch.arange(_ORDER, device=entries.device, dtype=entries.dtype)
+    scales = ((powers * log(0.25) - (powers + 1).lgamma()) / 2).exp()  # made on the device: a copy would wait for it
     return entries[..., None].pow(powers) * (entries.square() / -8).exp()[..., None] * scales
 
 
