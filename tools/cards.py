@@ -80,7 +80,7 @@ def figures(table: Table, results: Results, methods: Sequence[str]) -> str:
         ours += [text for recipe in recipes if (text := _ours(results, recipe))]
     lines = [
         '**Published** (top-1 in %), not ours:', '', *(published or ['- no figure in the sources that we read']), '',
-        '**Ours** (top-1 in %, last epoch, published weights untuned):', '', *(ours or ['- not run yet']), '',
+        '**Ours** (top-1 in %, last epoch, weights of the config):', '', *(ours or ['- not run yet']), '',
         '**Configs:**', '', *configs,
     ]  # fmt: skip
     return '\n'.join(lines)
