@@ -203,4 +203,8 @@ def _run(script: str, args: list[str], cwd: str, env: dict[str, str], output: st
     except BaseException:
         traceback.print_exc()
         code = 1
+    if torch.distributed.is_initialized():  # its end waits for threads of gloo, once in thousands of times for ever
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if isinstance(code, str) else code or 0)
     raise SystemExit(1 if isinstance(code, str) else code or 0)

@@ -77,7 +77,7 @@ for case in CASES:
             torch.testing.assert_close(gradient / 2, joined, rtol=1e-9, atol=1e-12, msg=lambda m: where + m)
             assert joined.abs().sum() > 0, where
     print('ok', case, flush=True)
-dist.destroy_process_group()
+dist.barrier()
 '''
 
 ROWS = """
@@ -121,7 +121,7 @@ if rank == 0:  # the other does not come: nobody may wait for it
 with torch.no_grad():
     assert torch.equal(gather_rows(everything)[0], torch.cat([everything, everything]))
 print('rows are right', flush=True)
-dist.destroy_process_group()
+dist.barrier()
 """
 
 
