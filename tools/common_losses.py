@@ -165,6 +165,13 @@ def kd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
     return divergence.sum(1).mean() * t**2
 
 
+def ensemble_kd(loss: Any, student: Tensor, teachers: dict[str, Tensor]) -> Tensor:
+    """The mean of the soft targets."""
+    t = loss.temperature
+    target = torch.stack([(teacher / t).softmax(1) for teacher in teachers.values()]).mean(0)
+    return F.kl_div((student / t).log_softmax(1), target, reduction='batchmean') * t**2
+
+
 def dkd(loss: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """Masks, and 1000 off the target's logit."""
     t, rows = loss.temperature, len(labels)
@@ -544,6 +551,8 @@ ENTRIES = {
     'CRDLoss': Entry(BANKED_VECTORS, crd, connect=connect_to_banks,
                      takes='products with all of 50,000 samples, and drawing 16,384 for each'),
     # several teachers, auxiliary teachers
+    'EnsembleKDLoss': Entry(TEACHERS_LOGITS, ensemble_kd),
+    'ConfidentEnsembleKDLoss': Entry(TEACHERS_LOGITS, None),
     'RepresentationGraphLoss': Entry(TEACHERS_VECTORS, None),
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),

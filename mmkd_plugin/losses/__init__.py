@@ -4,6 +4,12 @@ from .base import DistillLoss
 from .gather import SampleRelationLoss
 from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
+from .logits.ensemble import (
+    ConfidentEnsembleKDLoss,
+    EnsembleKDLoss,
+    confidence_weights,
+    ensemble_kd_loss,
+)
 from .logits.graph import LogitsGraphLoss, logits_graph_loss
 from .logits.kd import KDLoss, kd_loss
 from .logits.standardize import standardize_logits
@@ -34,9 +40,11 @@ __all__ = [
     'ATLoss',
     'CCLoss',
     'CRDLoss',
+    'ConfidentEnsembleKDLoss',
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
+    'EnsembleKDLoss',
     'FSPLoss',
     'FTLoss',
     'FitNetLoss',
@@ -65,11 +73,13 @@ __all__ = [
     'cc_embedded_loss',
     'cc_loss',
     'compact_bilinear',
+    'confidence_weights',
     'crd_loss',
     'crd_queue_loss',
     'dist_loss',
     'dkd_loss',
     'dkd_terms',
+    'ensemble_kd_loss',
     'fitnet_loss',
     'flow_loss',
     'fsp_loss',

@@ -261,6 +261,10 @@ SETTINGS = {
     'CRDLoss: queue': Setting({'queue': 40, 'num_negatives': 30, 'embedding_dim': 5}, VECTORS, TEACHER_MAP,
                               **REMEMBERS, smooth=None),
     # several teachers, auxiliary teachers
+    'EnsembleKDLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}}, LOGITS,
+                              random((N, CLASSES), (N, CLASSES)), constant=('parts',)),
+    'ConfidentEnsembleKDLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}}, LOGITS,
+                                       random((N, CLASSES), (N, CLASSES)), constant=('parts',)),
     'FlowLoss': Setting({'gather': True}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
     'FlowLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False),
     'LogitsGraphLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}, 'cost': COSTS,
