@@ -161,7 +161,7 @@ class SeparableConv(nn.Sequential):
                 nn.Conv2d(in_channels, in_channels, 3, step, padding=1, groups=in_channels, bias=False),
                 nn.Conv2d(in_channels, width, 1, bias=False),
                 ConnectorNorm2d(width),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             ]
         super().__init__(*layers)
 
