@@ -46,7 +46,9 @@ def for_each_learner(losses: Mapping[str, Any], peers: Sequence[str]) -> dict[st
         given = isinstance(cfg, Mapping) and cfg.get('learner') == 'each'
         entries = _expand(str(name), cfg, ['student', *peers]) if given else {name: Entry(cfg)}
         if taken := sorted(key for key in entries if key in found or (given and key in losses)):
-            raise ValueError(f"losses['{name}'] has learner='each' and would become {taken}, which are there: rename one")
+            raise ValueError(
+                f"losses['{name}'] has learner='each' and would become {taken}, which are there: rename one"
+            )
         found |= entries
     return found
 
@@ -62,14 +64,16 @@ def _expand(name: str, cfg: Mapping[str, Any], learners: list[str]) -> dict[str,
         return {name: Entry(arguments)}  # the term says what is missing
     for key in ('teacher', 'through'):
         if arguments.pop(key, None) is not None:
-            raise ValueError(f'{who} has {key}={cfg[key]!r}: every other learner teaches, and none of them sends through')
+            raise ValueError(
+                f'{who} has {key}={cfg[key]!r}: every other learner teaches, and none of them sends through'
+            )
     on, sides = arguments.pop('on'), loss_class(name, arguments['type']).sides
     entries = {}
     for learner in learners:
         others = [other for other in learners if other != learner]
         for taught_by in [others] if 'teachers' in sides else [[other] for other in others]:
             if 'student' not in sides or len(sides) == 1:
-                raise ValueError(f"{who} has type={arguments['type']!r}, which compares no learner with another")
+                raise ValueError(f'{who} has type={arguments["type"]!r}, which compares no learner with another')
             source = '' if len(taught_by) == len(others) else f'_from_{taught_by[0]}'
             places = _places(on, [learner, *taught_by], learners, who)
             share = len(taught_by) / len(others)
