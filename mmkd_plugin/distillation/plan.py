@@ -9,6 +9,7 @@ from mmengine.logging import MessageHub, print_log
 from ..facts import Progress
 from .schedule import Schedule, check_schedules
 from .term import Term
+from .turns import Turns
 
 
 class Plan(NamedTuple):
@@ -21,6 +22,8 @@ class Plan(NamedTuple):
         due: The terms that are on.
         phase: Names of all that is on.
         runs: The learners that run in this step: a peer rests while it neither learns nor teaches.
+        learn: Those that learn in this step; the others only teach, or give what losses train their own parts on.
+        turn: Whose turn it is; None: all learn together.
     """
 
     progress: Progress
@@ -29,11 +32,13 @@ class Plan(NamedTuple):
     due: list[Term]
     phase: tuple[str, ...]
     runs: set[str]
+    learn: set[str]
+    turn: str | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that runs learns from its own losses, so that these reach all of it."""
-        return all(self.tasks[name] for name in self.runs)
+        """Whether all that learn do so from their own losses, so that these reach all of them."""
+        return all(self.tasks[name] for name in self.learn)
 
 
 class Planner:
@@ -48,6 +53,8 @@ class Planner:
         self._terms = list(terms)
         self._tasks = dict(tasks)
         self._checked = False
+        #: Whose turn it is, which InTurnHook says.
+        self.turns = Turns()
         names = {name: 'task' if name == 'student' else f'{name} task' for name in tasks}
         own = [(names[name], schedule) for name, (_, schedule) in tasks.items()]
         #: By name, those of all losses; the student's own are 'task'.
@@ -75,10 +82,12 @@ class Planner:
             ValueError: In the first step: if something never counts, or at some time nothing would train.
             RuntimeError: If nothing trains now, or nobody says which epoch it is.
         """
-        progress = self._progress()
-        factors = {term.name: term.factor(progress) for term in self._terms}
+        progress, turn = self._progress(), self.turns.learner
+        tasks, factors = self._factors(progress)
+        if turn is not None:
+            tasks = {name: factor if name == turn else 0.0 for name, factor in tasks.items()}
+            factors = {term.name: factors[term.name] if term.learner == turn else 0.0 for term in self._terms}
         due = [term for term in self._terms if factors[term.name]]
-        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
         phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
         if not phase:
             raise RuntimeError(
@@ -87,7 +96,20 @@ class Planner:
             )
         named = {name for term in due for name in (term.learner, *term.sources)}
         runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
-        return Plan(progress, tasks, factors, due, phase, runs)
+        learn = {name for name, factor in tasks.items() if factor}
+        learn |= {term.learner for term in due if term.learner in term.on}
+        return Plan(progress, tasks, factors, due, phase, runs, learn, turn)
+
+    def has_turn(self) -> list[str]:
+        """The learners for which something is on now, the student first."""
+        tasks, factors = self._factors(self._progress())
+        taught = {term.learner for term in self._terms if factors[term.name]}
+        return [name for name, factor in tasks.items() if factor or name in taught]
+
+    def _factors(self, progress: Progress) -> tuple[dict[str, float], dict[str, float]]:
+        """How much counts now: of learners' own losses, and of terms."""
+        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
+        return tasks, {term.name: term.factor(progress) for term in self._terms}
 
     def _progress(self) -> Progress:
         """How far the run is, from mmengine's message hub, where anything depends on it."""

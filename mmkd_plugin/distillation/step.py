@@ -1,7 +1,7 @@
 """The `distill` child of a distilled student: its losses, its sources, one training step."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
+from .each import for_each_learner
 from .finite import FiniteGuard
 from .phase_log import PhaseLog
 from .plan import Plan, Planner, check_learners
@@ -19,7 +20,7 @@ from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
-from .untouched import Phases
+from .untouched import Phases, teaching_only
 from .uses import hand_over
 
 
@@ -46,10 +47,11 @@ class Distillation(nn.Module):
         input_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        losses = check_losses(losses)
         check_input_shape(input_shape)
         peers = {name: source for name, source in sources.items() if source.learns}
-        self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
+        entries = for_each_learner(check_losses(losses), list(peers))
+        terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
+        self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
         if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
@@ -208,7 +210,8 @@ class Distillation(nn.Module):
         with watching as nodes:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
-        if trains and (self.planner.phased or not plan.is_plain or active != self.terms):
+        all_learn = len(plan.learn) == 1 + len(self.peers)
+        if trains and (self.planner.phased or not plan.is_plain or active != self.terms or not all_learn):
             off = self._leave_out(student, losses, plan, active, nodes)
             if self.planner.phased:
                 self.phase_log.tell(student, plan, off)
@@ -227,7 +230,7 @@ class Distillation(nn.Module):
         taps = [*self.routes.asked('student', plan.due), *self.observe, *region_taps(branches)]
         settle = settled_taps(branches, taps)
         recorded = Taps(student, taps, 'student', self._clone, settle=settle, every=self._assigned.values())
-        with recorded.recording():
+        with recorded.recording(), _pass_of(student, 'student' in plan.learn):
             own = dict(run_student())
         if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
@@ -238,11 +241,14 @@ class Distillation(nn.Module):
         self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [term for term in plan.due if batch.regions.keys() >= term.branches]
         batch.values['student'] = recorded.values(self.routes.asked('student', active))
-        losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        found = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        losses = found if plan.turn in (None, 'student') else {}
         for name, peer in self._beside().items():
             if name in plan.runs:
-                own = peer.learn(batch, self.routes.asked(name, active))
-                losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+                with _pass_of(peer.model, name in plan.learn):
+                    own = peer.learn(batch, self.routes.asked(name, active))
+                found = {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+                losses |= found if plan.turn in (None, name) else {}
         return losses, active
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
@@ -272,8 +278,10 @@ class Distillation(nn.Module):
 
         `plan.due` are the terms that schedules want, `active` those that had RoIs.
         """
-        resting = [peer for name, peer in self.peers.items() if name not in plan.runs]
+        resting = [peer for name, peer in self.peers.items() if name not in plan.learn]
         off = [p for part in (*self.terms, *resting) if part not in plan.due for p in part.parameters()]
+        if 'student' not in plan.learn:
+            off += [p for name, p in student.named_parameters() if not name.startswith('distill.')]
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
         complete = list(active) == plan.due
         if not plan.is_plain:  # what is on may reach a part of the learners only
@@ -287,6 +295,11 @@ class Distillation(nn.Module):
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
         return off
+
+
+def _pass_of(network: nn.Module, learns: bool) -> AbstractContextManager[Any]:
+    """Around a learner's training pass, from which it may learn nothing now."""
+    return nullcontext() if learns or not torch.is_grad_enabled() else teaching_only(network)
 
 
 def _branches(terms: Iterable[Term]) -> list[BoxBranch]:

@@ -38,11 +38,14 @@ class DistilledMixin:
         )
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Any, Any]:
-        """The student's own; the total tells what of it is distillation, as :class:`DistilledPart`."""
+        """The student's own; the total tells what of it is distillation, as :class:`DistilledPart`.
+
+        Where learners take turns, the last one logs what all of them gave.
+        """
         total, logged = super().parse_losses(losses)  # type: ignore[misc]
         if isinstance(total, Tensor):
             total.distilled_part = DistilledPart(losses, self.distill)  # type: ignore[attr-defined]
-        return total, logged
+        return total, self.distill.planner.turns.join(losses, logged)
 
     def __reduce__(self) -> Any:
         """Copies and pickles name the student's class; the subclass is made anew."""

@@ -34,12 +34,20 @@ class Term(nn.ModuleList):
         cfg: ``dict(type=..., on=..., teacher=..., learner=..., through=..., schedule=..., **arguments)``.
         sources: The names there are.
         peers: Those of them that learn.
+        share: A factor on its weight.
 
     Raises:
         ValueError: If the name, a key, or what the loss needs is not understood.
     """
 
-    def __init__(self, name: str, cfg: Mapping[str, Any], sources: Sequence[str], peers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        cfg: Mapping[str, Any],
+        sources: Sequence[str],
+        peers: Sequence[str] = (),
+        share: float = 1.0,
+    ) -> None:
         check_name(name)
         who = f"losses['{name}']"
         example = "dict(type='KDLoss', on='head.fc', ...)"
@@ -61,6 +69,7 @@ class Term(nn.ModuleList):
         #: By side, where it reads; the learner's side is not there if the loss reads sources only.
         self.on = on
         self.name, self.learner, self.through, self.schedule = name, learner, through, schedule
+        self._share = share
         self.sources = [side for side in on if side != learner]
         self.kind = kind.__name__
         self.sides, self.needs, self.uses = first.sides, first.needs, first.uses
@@ -76,7 +85,7 @@ class Term(nn.ModuleList):
 
     def factor(self, progress: Progress) -> float:
         """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
-        return self.schedule.factor(progress) if self.counts else 0.0
+        return self.schedule.factor(progress) * self._share if self.counts else 0.0
 
     @property
     def counts(self) -> bool:
