@@ -7,6 +7,7 @@ model = dict(
     student='ImageClassifier',
     teacher=dict(config='mmkd_plugin::digits/lwf_old_resnet.py', checkpoint='work_dirs/lwf_old_resnet/epoch_40.pth'),
     start=dict(teacher='teacher', alone=5),
+    head=dict(loss=dict(_delete_=True, type='NewClassesCrossEntropy', old=5)),
 )
 train_dataloader = dict(dataset=dict(classes=[5, 6, 7, 8, 9]))
 val_evaluator = dict(_delete_=True, type='OldNewAccuracy', old=5, topk=(1,))
