@@ -24,6 +24,7 @@ class Plan(NamedTuple):
         runs: The learners that run in this step: a peer rests while it neither learns nor teaches.
         learn: Those that learn in this step; the others only teach, or give what losses train their own parts on.
         turn: Whose turn it is; None: all learn together.
+        alone: Whether of the student only new rows train, see :class:`~.growth.Start`.
     """
 
     progress: Progress
@@ -34,6 +35,7 @@ class Plan(NamedTuple):
     runs: set[str]
     learn: set[str]
     turn: str | None = None
+    alone: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -47,9 +49,12 @@ class Planner:
     Args:
         terms: Its losses.
         tasks: By learner, weight and schedule of its own losses.
+        alone: For so many epochs only new rows of the student train.
     """
 
-    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]]) -> None:
+    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]], alone: int = 0) -> None:
+        #: For so many epochs only new rows of the student train.
+        self.alone = alone
         self._terms = list(terms)
         self._tasks = dict(tasks)
         self._checked = False
@@ -71,7 +76,7 @@ class Planner:
             )
         ]
         #: Whether something is off at some time.
-        self.phased = any(schedule.phased for _, schedule in self.schedules)
+        self.phased = bool(alone) or any(schedule.phased for _, schedule in self.schedules)
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
         self.iteration_based = False
 
@@ -98,7 +103,9 @@ class Planner:
         runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
         learn = {name for name, factor in tasks.items() if factor}
         learn |= {term.learner for term in due if term.learner in term.on}
-        return Plan(progress, tasks, factors, due, phase, runs, learn, turn)
+        alone = progress.epoch < self.alone
+        phase = (*phase, *['new rows alone'] * alone)
+        return Plan(progress, tasks, factors, due, phase, runs, learn, turn, alone)
 
     def has_turn(self) -> list[str]:
         """The learners for which something is on now, the student first."""
@@ -115,6 +122,7 @@ class Planner:
         """How far the run is, from mmengine's message hub, where anything depends on it."""
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
+        asks += [f'start has alone={self.alone}'] * bool(self.alone)
         for need in ('epoch', 'iteration'):
             asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
         if info.get('epoch') is None and asks:
@@ -136,6 +144,16 @@ class Planner:
         if off:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
+        if self.alone and (self.iteration_based or self.alone >= (progress.epochs or 0)):
+            raise ValueError(
+                f'start has alone={self.alone}, after which all of the student trains, and this run '
+                + (
+                    'is iteration-based, one epoch to mmengine'
+                    if self.iteration_based
+                    else f'has {progress.epochs} epochs'
+                )
+                + ': expected fewer epochs than the run has'
+            )
         check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
 
 

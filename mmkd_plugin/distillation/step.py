@@ -14,6 +14,7 @@ from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
 from .each import for_each_learner
 from .finite import FiniteGuard
+from .growth import Start
 from .phase_log import PhaseLog
 from .plan import Plan, Planner, check_learners
 from .read_losses import check_input_shape, check_losses, read_task_loss
@@ -33,6 +34,8 @@ class Distillation(nn.Module):
         losses: By name: ``dict(type=..., on=..., teacher=..., schedule=..., **arguments)``.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) of the dry run; inferred from the student when None.
+        start: The teacher whose weights the student starts from, see :class:`~.growth.Start`; with one, there may be no
+            losses.
 
     Raises:
         ValueError: If names, taps, shapes or schedules do not fit; the message says which.
@@ -45,15 +48,19 @@ class Distillation(nn.Module):
         losses: Mapping[str, Mapping[str, Any] | None],
         task_loss: Mapping[str, Any] | None = None,
         input_shape: tuple[int, int, int] | None = None,
+        start: Any = None,
     ) -> None:
         super().__init__()
         check_input_shape(input_shape)
+        self.start = None if start is None else Start(start, student, sources)
         peers = {name: source for name, source in sources.items() if source.learns}
-        entries = for_each_learner(check_losses(losses), list(peers))
+        losses = check_losses(losses, may_be_empty=start is not None)
+        entries = for_each_learner(losses, list(peers))
         terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
         self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
-        if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
+        read = {side for term in self.terms for side in (term.learner, *term.sources)}
+        if unread := set(sources) - read - ({self.start.teacher} if self.start else set()):
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
         check_apart({'student': student, **{name: source.model for name, source in sources.items()}})
         #: Everything that teaches, by name; its peers learn from the student.
@@ -67,7 +74,7 @@ class Distillation(nn.Module):
         check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
-        self.planner = Planner(self.terms, tasks)
+        self.planner = Planner(self.terms, tasks, self.start.alone if self.start else 0)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -170,10 +177,13 @@ class Distillation(nn.Module):
             with keep_random_state():  # peers draw their weights, one after the other
                 for source in self.sources.values():
                     source.load()
+                if self.start:
+                    self.start.copy(student, self.data, initialized=progress is None)
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
+                classes = {name: teacher.classes for name, teacher in self.teachers.items()}
                 for term in self._in_order:
-                    term.prepare({'student': student, **networks}, self.data)
+                    term.prepare({'student': student, **networks}, self.data, classes)
             self._loaded = True
         for source in self.sources.values():
             source.get_ready(like, student, progress)
@@ -207,7 +217,8 @@ class Distillation(nn.Module):
         watching: Any = nullcontext({})
         if trains and not plan.is_plain:
             watching = self.phases.watching(student, plan.phase)
-        with watching as nodes:
+        waiting = self.start.waiting(student, plan.alone) if self.start else nullcontext()
+        with watching as nodes, waiting:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
         all_learn = len(plan.learn) == 1 + len(self.peers)
@@ -289,6 +300,8 @@ class Distillation(nn.Module):
             off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
             if not complete:  # other processes may have had RoIs
                 off, unused = [], off
+        if self.start and plan.alone:
+            off = [*off, *self.start.off(student)]
         zero = self.phases.leave_out(off, unused)
         if zero is not None:
             name = next(name for name in losses if 'loss' in name)

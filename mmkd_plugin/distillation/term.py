@@ -118,8 +118,8 @@ class Term(nn.ModuleList):
         self._check_rows(found)
         if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
             raise ValueError(
-                f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
-                'image'
+                f'{self.who} takes a row for each image (it remembers something of each, or its columns know no '
+                'background), and reads RoIs: tap what has a row for each image'
             )
         if any(getattr(module, 'gather', False) for module in self) and any(
             branch and branch.stage for rows in found.values() for branch in rows
@@ -218,13 +218,21 @@ class Term(nn.ModuleList):
             except ValueError as error:
                 raise ValueError(f'{self.who}: {error}') from error
 
-    def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
+    def prepare(
+        self, networks: Mapping[str, Any], data: TrainingData, classes: Mapping[str, Sequence[str] | None]
+    ) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
+
+        Args:
+            networks: By side.
+            data: The training data.
+            classes: Of teachers, what they were trained to tell apart, where they say so.
 
         Raises:
             ValueError: If it asks for what is not there.
         """
-        facts = Facts({side: networks[side] for side in self.on}, self.on, data)
+        known = {side: classes[side] for side in self.on if side in classes}
+        facts = Facts({side: networks[side] for side in self.on}, self.on, data, known)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
             try:

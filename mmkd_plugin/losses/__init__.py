@@ -11,7 +11,9 @@ from .logits.ensemble import (
     ensemble_kd_loss,
 )
 from .logits.graph import LogitsGraphLoss, logits_graph_loss
+from .logits.ilod import ILODLoss, ilod_loss
 from .logits.kd import KDLoss, kd_loss
+from .logits.lwf import LwFLoss, lwf_loss
 from .logits.standardize import standardize_logits
 from .maps.ab import ABLoss, ab_loss
 from .maps.at import ATLoss, at_loss
@@ -49,12 +51,14 @@ __all__ = [
     'FTLoss',
     'FitNetLoss',
     'FlowLoss',
+    'ILODLoss',
     'IRGLoss',
     'IRGTransformLoss',
     'KDLoss',
     'KDSVDLoss',
     'LPLoss',
     'LogitsGraphLoss',
+    'LwFLoss',
     'MHGDHeadsLoss',
     'MHGDLoss',
     'NSTLoss',
@@ -85,12 +89,14 @@ __all__ = [
     'fsp_loss',
     'ft_loss',
     'hcl_loss',
+    'ilod_loss',
     'irg_loss',
     'irg_transform_loss',
     'kd_loss',
     'kdsvd_loss',
     'logits_graph_loss',
     'lp_loss',
+    'lwf_loss',
     'mhgd_heads_loss',
     'mhgd_loss',
     'nst_loss',
