@@ -1,6 +1,11 @@
 """Distillation losses: tensors in, scalar out. Nothing in this room imports the runner."""
 
 from .base import DistillLoss
+from .detection.cwd import CWDLoss, cwd_loss
+from .detection.fgd import FGDLoss, fgd_attention, fgd_loss
+from .detection.masks import box_masks
+from .detection.mgd import MGDLoss, mgd_loss
+from .detection.pkd import PKDLoss, pkd_loss
 from .gather import SampleRelationLoss
 from .logits.dist import DISTLoss, dist_loss
 from .logits.dkd import DKDLoss, dkd_loss, dkd_terms
@@ -34,9 +39,11 @@ __all__ = [
     'ATLoss',
     'CCLoss',
     'CRDLoss',
+    'CWDLoss',
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
+    'FGDLoss',
     'FSPLoss',
     'FTLoss',
     'FitNetLoss',
@@ -47,10 +54,12 @@ __all__ = [
     'KDSVDLoss',
     'LPLoss',
     'LogitsGraphLoss',
+    'MGDLoss',
     'MHGDHeadsLoss',
     'MHGDLoss',
     'NSTLoss',
     'OFDLoss',
+    'PKDLoss',
     'PKTLoss',
     'ParaphraserLoss',
     'RKDLoss',
@@ -62,14 +71,18 @@ __all__ = [
     'VIDLoss',
     'ab_loss',
     'at_loss',
+    'box_masks',
     'cc_embedded_loss',
     'cc_loss',
     'compact_bilinear',
     'crd_loss',
     'crd_queue_loss',
+    'cwd_loss',
     'dist_loss',
     'dkd_loss',
     'dkd_terms',
+    'fgd_attention',
+    'fgd_loss',
     'fitnet_loss',
     'flow_loss',
     'fsp_loss',
@@ -81,12 +94,14 @@ __all__ = [
     'kdsvd_loss',
     'logits_graph_loss',
     'lp_loss',
+    'mgd_loss',
     'mhgd_heads_loss',
     'mhgd_loss',
     'nst_loss',
     'ofd_loss',
     'ofd_margin',
     'paraphraser_loss',
+    'pkd_loss',
     'pkt_loss',
     'representation_graph_loss',
     'rkd_angle_loss',
