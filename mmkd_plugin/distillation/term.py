@@ -118,8 +118,8 @@ class Term(nn.ModuleList):
         self._check_rows(found)
         if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
             raise ValueError(
-                f'{self.who} takes a row for each image (it remembers something of each, or its columns know no '
-                'background), and reads RoIs: tap what has a row for each image'
+                f'{self.who} knows something of each whole image, or its columns know no background, and reads RoIs: '
+                'tap what has a row for each image'
             )
         if any(getattr(module, 'gather', False) for module in self) and any(
             branch and branch.stage for rows in found.values() for branch in rows

@@ -92,6 +92,11 @@ NEEDS: dict[str, Callable[[int], Any]] = {
     'labels': lambda n: torch.arange(n) % 3,
     'sample_idx': lambda n: 7 * torch.arange(n) + 3,
     'epoch': lambda n: 2,
+    'padded_boxes': lambda n: (
+        torch.tensor([[5.0, 3.0, 20.0, 30.0], [8.0, 8.0, 16.0, 16.0]]) + torch.arange(n)[:, None, None]
+    ),
+    'input_size': lambda n: (32, 36),
+    'image_sizes': lambda n: torch.tensor([[32, 30]]).repeat(n, 1) - torch.arange(n)[:, None],
 }
 LOGITS = random((N, CLASSES))
 VECTORS, WIDER_VECTORS = random((N, 6)), random((N, 8))
@@ -145,6 +150,13 @@ def remember(loss: Any) -> None:
     loss.prepare(SimpleNamespace(data=Samples()))
     layers = loss.embed_student, loss.embed_teacher
     loss(*(torch.randn(40, layer.in_features) for layer in layers), torch.arange(1, 41))
+
+
+def stir(loss: Any) -> None:
+    """Layers that begin with zeros hide those before them."""
+    for parameter in loss.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
 
 
 REMEMBERS: dict[str, Any] = {
@@ -290,6 +302,23 @@ SETTINGS = {
                                                 zero_at_equality=False, by_sample=False, uncounted=('weights',),
                                                 constant=('index', 'sign')),
 
+    # detection: feature maps
+    'CWDLoss': Setting({'temperature': 2.0, 'normalize': True}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                       by_sample=False),
+    'CWDLoss: plain': Setting({'temperature': 4.0}, SMALL_MAP, ODD_MAP),
+    'FGDLoss': Setting({'temperature': 0.8, 'alpha': 0.1, 'beta': 0.05, 'gamma': 0.02, 'lam': 0.03,
+                        'by_image_size': True}, random((N, 6, 8, 8)), random((N, 8, 4, 5)), zero_at_equality=False,
+                       prepare=stir),
+    'FGDLoss: without connector': Setting({'alpha': 0.1, 'lam': 0.01}, random((N, 8, 3, 5)),
+                                          random((N, 8, 4, 2)), zero_at_equality=False, prepare=stir),
+    'FGDLoss: focal part': Setting({'alpha': 0.1, 'gamma': 0.01, 'lam': 0.0}, random((N, 8, 3, 5)),
+                                   random((N, 8, 4, 2))),
+    'MGDLoss': Setting({'mask_ratio': 0.0, 'mask': 'channels'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                       uncounted=('mask',)),
+    'MGDLoss: without connector': Setting({'mask_ratio': 0.0}, SMALL_MAP, ODD_MAP, zero_at_equality=False),
+    'PKDLoss': Setting({'resize': 'teacher'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False, batch_mean=False,
+                       by_sample=False),
+    'PKDLoss: without connector': Setting({}, SMALL_MAP, ODD_MAP, batch_mean=False, by_sample=False),
 }  # fmt: skip
 
 
