@@ -4,10 +4,9 @@
 
 (a) one training step of the plain student, (b) the plain teacher's forward pass alone, without any
 of our optimisations, (c) one step of the distilled student. 1.00 means that distillation costs
-exactly its two parts. What a peer adds to (b) is its own plain training step. For a detector (b) is
-backbone, neck and the box head on as many RoIs as the student samples; no RPN. Random images; teacher
-weights are not loaded. Data loading is not measured. Quote the ratio: single times differ from machine
-to machine and from run to run.
+exactly its two parts. For a detector (b) is backbone, neck and the box head on as many RoIs as the
+student samples; no RPN. Random images; teacher weights are not loaded. Data loading is not measured.
+Quote the ratio: single times differ from machine to machine and from run to run.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import copy
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,8 @@ from mmengine.structures import InstanceData
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.networks import network_of
-from mmkd_plugin.optim import amp_type, of_learner, without_bound
-from mmkd_plugin.teachers import SOURCES, Frozen, build_source, build_teacher, plain_student, untrained
+from mmkd_plugin.optim import amp_type, without_bound
+from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 
 Step = Callable[[], Any]
 OBJECTS = 8  # in an image, for detectors
@@ -88,12 +87,9 @@ def random_boxes(count: int, sides: tuple[int, ...], generator: torch.Generator)
     return torch.cat([corner, corner + extent], dim=1)
 
 
-def training_step(
-    model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool, name: str = 'student'
-) -> Step:
-    """A whole `train_step`, with the config's own optimizer; that of a learner, where each has one."""
-    plain = not hasattr(model, 'distill')
-    wrapper = without_bound(of_learner(config.optim_wrapper, name)) if plain else dict(config.optim_wrapper)
+def training_step(model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """A whole `train_step`, with the config's own optimizer."""
+    wrapper = dict(config.optim_wrapper) if hasattr(model, 'distill') else without_bound(config.optim_wrapper)
     if amp:
         wrapper.update(type=amp_type(wrapper.get('type')), loss_scale='dynamic')
     MessageHub.get_current_instance().update_info('epoch', 0)  # for what depends on it
@@ -102,20 +98,9 @@ def training_step(
     return lambda: model.train_step(copy.copy(batch), optimizer)
 
 
-def other_networks(plain: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """Every network beside the student's, plainly: a training step of what learns, and a pass of what was trained."""
-    specs = config.model.get('teachers') or {'teacher': config.model.get('teacher')}
-    kinds = {name: SOURCES.module_dict[spec.get('type', 'Frozen')] for name, spec in specs.items() if spec}
-    frozen = {name: specs[name] for name, kind in kinds.items() if kind is Frozen}
-    beside = [(n, build_source(specs[n], n, plain).model) for n, kind in kinds.items() if kind.learns]
-    steps = [training_step(model, config, batch, device, amp, name) for name, model in beside if model is not None]
-    if frozen:
-        steps.append(teacher_forward(frozen, config, batch, device, amp))
-    return lambda: [step() for step in steps]
-
-
-def teacher_forward(specs: Mapping[str, Any], config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """Frozen teachers: evaluation mode, no gradient, whole network."""
+def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """Every teacher of the config, plainly: evaluation mode, no gradient, whole network."""
+    specs = config.model.get('teachers') or {'teacher': config.model.teacher}
     teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
     images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
     networks = [network_of(t) for t in teachers]
@@ -168,7 +153,7 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
     if 'a' in which:
         steps['a'] = training_step(plain, *common)
     if 'b' in which:
-        steps['b'] = other_networks(plain, *common)
+        steps['b'] = teacher_forward(*common)
     if 'c' in which:
         steps['c'] = training_step(MODELS.build(copy.deepcopy(config.model)), *common)
     return steps
@@ -243,7 +228,7 @@ def main() -> None:
         f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds; median (min to max)'
     )
     print(f'a  plain student step      {spread(times["a"], 1e3)} ms')
-    print(f'b  other networks alone    {spread(times["b"], 1e3)} ms')
+    print(f'b  teacher forward alone   {spread(times["b"], 1e3)} ms')
     print(f'c  distillation step       {spread(times["c"], 1e3)} ms')
     print(f'c / (a + b)                {spread(ratios, 1, 3)}')
     if not args.no_memory:

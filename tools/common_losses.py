@@ -8,7 +8,7 @@ loss itself (for its connectors and arguments), and is written as it is usually 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import ceil, exp, factorial, floor
+from math import exp, factorial
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,8 +74,6 @@ VECTORS = (
 )
 #: At which fetching 16,384 negatives of each sample takes a GiB.
 BANKED_VECTORS = (Size(((64, 256),)), Size(((32, 512),), in_step=True))
-#: Levels of an FPN: P3 and P5 of two images of 640x640, P5 of eight.
-NECKS = tuple(Size((shape,)) for shape in ((2, 256, 80, 80), (2, 256, 20, 20), (8, 256, 20, 20)))
 #: With three teachers.
 TEACHERS_LOGITS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in LOGITS)
 #: With three teachers.
@@ -150,22 +148,11 @@ class Entry:
     takes: str = ''
 
 
-def hundred_boxes(images: int) -> Tensor:
-    """(N, 100, 4), anywhere in 640x640, most of them small."""
-    generator = torch.Generator().manual_seed(0)
-    centers, sides = torch.rand(2, images, 100, 2, generator=generator)
-    sides = 320 * sides**3
-    return torch.cat([640 * centers - sides, 640 * centers + sides], 2).clamp(0, 640)
-
-
 #: What a loss may need besides taps, for taps of one shape.
 NEEDS: dict[str, Callable[[Shape], Any]] = {
     'labels': lambda shape: torch.arange(shape[0]) % min(shape[1], 10),
     'sample_idx': lambda shape: torch.arange(shape[0]),
     'epoch': lambda shape: 1,
-    'padded_boxes': lambda shape: hundred_boxes(shape[0]),
-    'input_size': lambda shape: (640, 640),
-    'image_sizes': lambda shape: torch.full((shape[0], 2), 640),
 }
 
 
@@ -176,13 +163,6 @@ def kd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = ((z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7) for z in (student, teacher))
     divergence = F.kl_div((student / t).log_softmax(1), (teacher / t).softmax(1), reduction='none')
     return divergence.sum(1).mean() * t**2
-
-
-def ensemble_kd(loss: Any, student: Tensor, teachers: dict[str, Tensor]) -> Tensor:
-    """The mean of the soft targets."""
-    t = loss.temperature
-    target = torch.stack([(teacher / t).softmax(1) for teacher in teachers.values()]).mean(0)
-    return F.kl_div((student / t).log_softmax(1), target, reduction='batchmean') * t**2
 
 
 def dkd(loss: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -519,72 +499,6 @@ def flow(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
     return torch.stack([((s - t) * (s.log() - t.log())).mean() for s, t in pairs]).sum()
 
 
-def cwd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
-    """Softmaxes, and the logarithms of these; their temporaries are kept."""
-    t, (n, c, h, w) = loss.temperature, student.shape
-    maps = (student, teacher)
-    if loss.normalize:
-        norm = nn.BatchNorm2d(c, affine=False, track_running_stats=False)
-        maps = norm(student), norm(teacher)
-    p_s, p_t = ((x.reshape(-1, h * w) / t).softmax(1) for x in maps)
-    return (p_t * (p_t.clamp_min(1e-30).log() - p_s.clamp_min(1e-30).log())).sum() * t**2 / (n * c)
-
-
-def pkd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
-    """Channels to the front and back, as mmrazor's code does."""
-
-    def norm(maps: Tensor) -> Tensor:
-        n, c, h, w = maps.shape
-        rows = maps.permute(1, 0, 2, 3).reshape(c, -1)
-        rows = (rows - rows.mean(-1, keepdim=True)) / (rows.std(dim=-1, keepdim=True) + 1e-6)
-        return rows.reshape(c, n, h, w).permute(1, 0, 2, 3)
-
-    return F.mse_loss(norm(student), norm(teacher)) / 2
-
-
-def mgd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
-    """The generation is ours."""
-    n, _, h, w = student.shape
-    mask = torch.where(torch.rand((n, 1, h, w)).to(student.device) > 1 - loss.mask_ratio, 0, 1)
-    return F.mse_loss(loss.generation(student * mask), teacher, reduction='sum') / n
-
-
-def fgd(
-    loss: Any, student: Tensor, teacher: Tensor, padded_boxes: Tensor, input_size: Any, image_sizes: Tensor
-) -> Tensor:
-    """Boxes drawn one by one, roots of masks on whole maps, as in the authors' code. The context blocks are ours."""
-    n, _, h, w = student.shape
-    size = torch.tensor([w, h, w, h]) / torch.tensor([*input_size[::-1], *input_size[::-1]])
-    foreground = torch.zeros(n, h, w)
-    for image, boxes in enumerate(padded_boxes.cpu()):
-        for box in boxes[boxes.isfinite().all(1)]:
-            x1, y1, x2, y2 = [int(f(v)) for f, v in zip((floor, floor, ceil, ceil), box * size, strict=True)]
-            cells = foreground[image, y1 : y2 + 1, x1 : x2 + 1]
-            foreground[image, y1 : y2 + 1, x1 : x2 + 1] = cells.clamp_min(1 / (x2 - x1 + 1) / (y2 - y1 + 1))
-    background = (foreground == 0).float()
-    background = background / background.sum((1, 2), keepdim=True).clamp_min(1)
-    (s_t, a_t), (s_s, a_s) = (
-        (
-            h * w * (maps.abs().mean(1) / loss.temperature).flatten(1).softmax(1).view(n, h, w),
-            maps.size(1) * (maps.abs().mean((2, 3)) / loss.temperature).softmax(1),
-        )
-        for maps in (teacher, student)
-    )
-
-    def masked(mask: Tensor) -> Tensor:
-        roots = mask.to(student.device).unsqueeze(1).sqrt(), s_t.unsqueeze(1).sqrt(), a_t[:, :, None, None].sqrt()
-        of_both = [maps * roots[1] * roots[2] * roots[0] for maps in (student, teacher)]
-        return F.mse_loss(of_both[0], of_both[1], reduction='sum') / n
-
-    attention = ((s_s - s_t).abs().sum() + (a_s - a_t).abs().sum()) / n
-    whole = [
-        maps + block(maps)[:, :, None, None]
-        for maps, block in ((student, loss.context_student), (teacher, loss.context_teacher))
-    ]
-    value = loss.alpha * masked(foreground) + loss.beta * masked(background) + loss.gamma * attention
-    return value + loss.lam * F.mse_loss(whole[0], whole[1], reduction='sum') / n
-
-
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -630,15 +544,7 @@ ENTRIES = {
     'CRDLoss': Entry(BANKED_VECTORS, crd, connect=connect_to_banks,
                      takes='products with all of 50,000 samples, and drawing 16,384 for each'),
     # several teachers, auxiliary teachers
-    'EnsembleKDLoss': Entry(TEACHERS_LOGITS, ensemble_kd),
-    'ConfidentEnsembleKDLoss': Entry(TEACHERS_LOGITS, None),
     'RepresentationGraphLoss': Entry(TEACHERS_VECTORS, None),
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),
-    # detection: feature maps
-    'CWDLoss': Entry(NECKS, cwd, signed=True),
-    'CWDLoss: normalised': Entry(NECKS, cwd, {'normalize': True}, signed=True),
-    'FGDLoss': Entry(NECKS, fgd, signed=True),
-    'MGDLoss': Entry(NECKS, mgd, same=False, signed=True, takes='two 3x3 convolutions of all channels'),
-    'PKDLoss': Entry(NECKS, pkd, signed=True),
 }  # fmt: skip

@@ -38,19 +38,6 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     return images[order], labels[order]
 
 
-def check_classes(classes: Sequence[int] | None) -> tuple[list[int], tuple[str, ...]]:
-    """The digits that are meant, and the names of all that a model of them knows: 0 to the largest.
-
-    Raises:
-        ValueError: If they are no digits.
-    """
-    meant = list(range(10)) if classes is None else classes
-    fits = isinstance(meant, (list, tuple, range)) and len(meant) and all(type(digit) is int for digit in meant)
-    if not fits or not set(meant) <= set(range(10)) or len(set(meant)) < len(meant):
-        raise ValueError(f'classes={classes!r} given, expected some of the digits 0 to 9, such as [5, 6, 7, 8, 9]')
-    return sorted(meant), tuple(map(str, range(max(meant) + 1)))
-
-
 @DATASETS.register_module()
 class Digits(BaseDataset):
     """28x28 grey images of the digits 0 to 9.
@@ -62,13 +49,11 @@ class Digits(BaseDataset):
     Args:
         split: ``train`` or ``test``.
         per_class: Training images of each digit, 1 to 400.
-        classes: Only images of these digits, which keep their numbers as labels; None is all ten. The data set then
-            knows the classes 0 to the largest of them, as a model does that has learned the digits in their order.
         pipeline: Transforms.
         **kwargs: See mmengine's ``BaseDataset``.
 
     Raises:
-        ValueError: If the split, the number or the classes are not one of these.
+        ValueError: If the split or the number is not one of these.
     """
 
     METAINFO = {'classes': tuple('0123456789')}
@@ -77,7 +62,6 @@ class Digits(BaseDataset):
         self,
         split: str = 'train',
         per_class: int = _PER_CLASS - _TEST_PER_CLASS,
-        classes: Sequence[int] | None = None,
         pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
@@ -87,8 +71,6 @@ class Digits(BaseDataset):
             raise ValueError(f'per_class={per_class} given, expected 1 to 400')
         self.split = split
         self.per_class = per_class
-        self.digits, names = check_classes(classes)
-        kwargs['metainfo'] = {'classes': names, **(kwargs.get('metainfo') or {})}
         # 4,000 small images need not be one block of memory, for which mmengine collects garbage first
         super().__init__(pipeline=list(pipeline), **{'serialize_data': False, **kwargs})
 
@@ -97,7 +79,7 @@ class Digits(BaseDataset):
         images, labels = load_digits()
         first = 0 if self.split == 'train' else _PER_CLASS - _TEST_PER_CLASS
         count = self.per_class if self.split == 'train' else _TEST_PER_CLASS
-        rows = [digit * _PER_CLASS + first + i for digit in self.digits for i in range(count)]
+        rows = [digit * _PER_CLASS + first + i for digit in range(10) for i in range(count)]
         return [
             {
                 'img': images[row][:, :, None],

@@ -9,7 +9,6 @@ from mmengine.logging import MessageHub, print_log
 from ..facts import Progress
 from .schedule import Schedule, check_schedules
 from .term import Term
-from .turns import Turns
 
 
 class Plan(NamedTuple):
@@ -22,9 +21,6 @@ class Plan(NamedTuple):
         due: The terms that are on.
         phase: Names of all that is on.
         runs: The learners that run in this step: a peer rests while it neither learns nor teaches.
-        learn: Those that learn in this step; the others only teach, or give what losses train their own parts on.
-        turn: Whose turn it is; None: all learn together.
-        alone: Whether of the student only new rows train, see :class:`~.growth.Start`.
     """
 
     progress: Progress
@@ -33,14 +29,11 @@ class Plan(NamedTuple):
     due: list[Term]
     phase: tuple[str, ...]
     runs: set[str]
-    learn: set[str]
-    turn: str | None = None
-    alone: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that learn do so from their own losses, so that these reach all of them."""
-        return all(self.tasks[name] for name in self.learn)
+        """Whether all that runs learns from its own losses, so that these reach all of it."""
+        return all(self.tasks[name] for name in self.runs)
 
 
 class Planner:
@@ -49,17 +42,12 @@ class Planner:
     Args:
         terms: Its losses.
         tasks: By learner, weight and schedule of its own losses.
-        alone: For so many epochs only new rows of the student train.
     """
 
-    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]], alone: int = 0) -> None:
-        #: For so many epochs only new rows of the student train.
-        self.alone = alone
+    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]]) -> None:
         self._terms = list(terms)
         self._tasks = dict(tasks)
         self._checked = False
-        #: Whose turn it is, which InTurnHook says.
-        self.turns = Turns()
         names = {name: 'task' if name == 'student' else f'{name} task' for name in tasks}
         own = [(names[name], schedule) for name, (_, schedule) in tasks.items()]
         #: By name, those of all losses; the student's own are 'task'.
@@ -76,7 +64,7 @@ class Planner:
             )
         ]
         #: Whether something is off at some time.
-        self.phased = bool(alone) or any(schedule.phased for _, schedule in self.schedules)
+        self.phased = any(schedule.phased for _, schedule in self.schedules)
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
         self.iteration_based = False
 
@@ -87,12 +75,10 @@ class Planner:
             ValueError: In the first step: if something never counts, or at some time nothing would train.
             RuntimeError: If nothing trains now, or nobody says which epoch it is.
         """
-        progress, turn = self._progress(), self.turns.learner
-        tasks, factors = self._factors(progress)
-        if turn is not None:
-            tasks = {name: factor if name == turn else 0.0 for name, factor in tasks.items()}
-            factors = {term.name: factors[term.name] if term.learner == turn else 0.0 for term in self._terms}
+        progress = self._progress()
+        factors = {term.name: term.factor(progress) for term in self._terms}
         due = [term for term in self._terms if factors[term.name]]
+        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
         phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
         if not phase:
             raise RuntimeError(
@@ -101,28 +87,12 @@ class Planner:
             )
         named = {name for term in due for name in (term.learner, *term.sources)}
         runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
-        learn = {name for name, factor in tasks.items() if factor}
-        learn |= {term.learner for term in due if term.learner in term.on}
-        alone = progress.epoch < self.alone
-        phase = (*phase, *['new rows alone'] * alone)
-        return Plan(progress, tasks, factors, due, phase, runs, learn, turn, alone)
-
-    def has_turn(self) -> list[str]:
-        """The learners for which something is on now, the student first."""
-        tasks, factors = self._factors(self._progress())
-        taught = {term.learner for term in self._terms if factors[term.name]}
-        return [name for name, factor in tasks.items() if factor or name in taught]
-
-    def _factors(self, progress: Progress) -> tuple[dict[str, float], dict[str, float]]:
-        """How much counts now: of learners' own losses, and of terms."""
-        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
-        return tasks, {term.name: term.factor(progress) for term in self._terms}
+        return Plan(progress, tasks, factors, due, phase, runs)
 
     def _progress(self) -> Progress:
         """How far the run is, from mmengine's message hub, where anything depends on it."""
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
-        asks += [f'start has alone={self.alone}'] * bool(self.alone)
         for need in ('epoch', 'iteration'):
             asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
         if info.get('epoch') is None and asks:
@@ -144,16 +114,6 @@ class Planner:
         if off:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
-        if self.alone and (self.iteration_based or self.alone >= (progress.epochs or 0)):
-            raise ValueError(
-                f'start has alone={self.alone}, after which all of the student trains, and this run '
-                + (
-                    'is iteration-based, one epoch to mmengine'
-                    if self.iteration_based
-                    else f'has {progress.epochs} epochs'
-                )
-                + ': expected fewer epochs than the run has'
-            )
         check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
 
 

@@ -1,7 +1,7 @@
 """The `distill` child of a distilled student: its losses, its sources, one training step."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,16 +12,14 @@ from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
-from .each import for_each_learner
 from .finite import FiniteGuard
-from .growth import Start
 from .phase_log import PhaseLog
 from .plan import Plan, Planner, check_learners
 from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
-from .untouched import Phases, teaching_only
+from .untouched import Phases
 from .uses import hand_over
 
 
@@ -34,8 +32,6 @@ class Distillation(nn.Module):
         losses: By name: ``dict(type=..., on=..., teacher=..., schedule=..., **arguments)``.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) of the dry run; inferred from the student when None.
-        start: The teacher whose weights the student starts from, see :class:`~.growth.Start`; with one, there may be no
-            losses.
 
     Raises:
         ValueError: If names, taps, shapes or schedules do not fit; the message says which.
@@ -48,19 +44,14 @@ class Distillation(nn.Module):
         losses: Mapping[str, Mapping[str, Any] | None],
         task_loss: Mapping[str, Any] | None = None,
         input_shape: tuple[int, int, int] | None = None,
-        start: Any = None,
     ) -> None:
         super().__init__()
+        losses = check_losses(losses)
         check_input_shape(input_shape)
-        self.start = None if start is None else Start(start, student, sources)
         peers = {name: source for name, source in sources.items() if source.learns}
-        losses = check_losses(losses, may_be_empty=start is not None)
-        entries = for_each_learner(losses, list(peers))
-        terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
-        self.losses = nn.ModuleDict(terms)
+        self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
         self._in_order = hand_over(self.terms)
-        read = {side for term in self.terms for side in (term.learner, *term.sources)}
-        if unread := set(sources) - read - ({self.start.teacher} if self.start else set()):
+        if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
         check_apart({'student': student, **{name: source.model for name, source in sources.items()}})
         #: Everything that teaches, by name; its peers learn from the student.
@@ -74,7 +65,7 @@ class Distillation(nn.Module):
         check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
-        self.planner = Planner(self.terms, tasks, self.start.alone if self.start else 0)
+        self.planner = Planner(self.terms, tasks)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -177,13 +168,10 @@ class Distillation(nn.Module):
             with keep_random_state():  # peers draw their weights, one after the other
                 for source in self.sources.values():
                     source.load()
-                if self.start:
-                    self.start.copy(student, self.data, initialized=progress is None)
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
-                classes = {name: teacher.classes for name, teacher in self.teachers.items()}
                 for term in self._in_order:
-                    term.prepare({'student': student, **networks}, self.data, classes)
+                    term.prepare({'student': student, **networks}, self.data)
             self._loaded = True
         for source in self.sources.values():
             source.get_ready(like, student, progress)
@@ -217,12 +205,10 @@ class Distillation(nn.Module):
         watching: Any = nullcontext({})
         if trains and not plan.is_plain:
             watching = self.phases.watching(student, plan.phase)
-        waiting = self.start.waiting(student, plan.alone) if self.start else nullcontext()
-        with watching as nodes, waiting:
+        with watching as nodes:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
-        all_learn = len(plan.learn) == 1 + len(self.peers)
-        if trains and (self.planner.phased or not plan.is_plain or active != self.terms or not all_learn):
+        if trains and (self.planner.phased or not plan.is_plain or active != self.terms):
             off = self._leave_out(student, losses, plan, active, nodes)
             if self.planner.phased:
                 self.phase_log.tell(student, plan, off)
@@ -241,7 +227,7 @@ class Distillation(nn.Module):
         taps = [*self.routes.asked('student', plan.due), *self.observe, *region_taps(branches)]
         settle = settled_taps(branches, taps)
         recorded = Taps(student, taps, 'student', self._clone, settle=settle, every=self._assigned.values())
-        with recorded.recording(), _pass_of(student, 'student' in plan.learn):
+        with recorded.recording():
             own = dict(run_student())
         if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
@@ -252,14 +238,11 @@ class Distillation(nn.Module):
         self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [term for term in plan.due if batch.regions.keys() >= term.branches]
         batch.values['student'] = recorded.values(self.routes.asked('student', active))
-        found = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
-        losses = found if plan.turn in (None, 'student') else {}
+        losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
         for name, peer in self._beside().items():
             if name in plan.runs:
-                with _pass_of(peer.model, name in plan.learn):
-                    own = peer.learn(batch, self.routes.asked(name, active))
-                found = {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
-                losses |= found if plan.turn in (None, name) else {}
+                own = peer.learn(batch, self.routes.asked(name, active))
+                losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
         return losses, active
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
@@ -289,10 +272,8 @@ class Distillation(nn.Module):
 
         `plan.due` are the terms that schedules want, `active` those that had RoIs.
         """
-        resting = [peer for name, peer in self.peers.items() if name not in plan.learn]
+        resting = [peer for name, peer in self.peers.items() if name not in plan.runs]
         off = [p for part in (*self.terms, *resting) if part not in plan.due for p in part.parameters()]
-        if 'student' not in plan.learn:
-            off += [p for name, p in student.named_parameters() if not name.startswith('distill.')]
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
         complete = list(active) == plan.due
         if not plan.is_plain:  # what is on may reach a part of the learners only
@@ -300,19 +281,12 @@ class Distillation(nn.Module):
             off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
             if not complete:  # other processes may have had RoIs
                 off, unused = [], off
-        if self.start and plan.alone:
-            off = [*off, *self.start.off(student)]
         zero = self.phases.leave_out(off, unused)
         if zero is not None:
             name = next(name for name in losses if 'loss' in name)
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
         return off
-
-
-def _pass_of(network: nn.Module, learns: bool) -> AbstractContextManager[Any]:
-    """Around a learner's training pass, from which it may learn nothing now."""
-    return nullcontext() if learns or not torch.is_grad_enabled() else teaching_only(network)
 
 
 def _branches(terms: Iterable[Term]) -> list[BoxBranch]:

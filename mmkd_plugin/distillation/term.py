@@ -34,20 +34,12 @@ class Term(nn.ModuleList):
         cfg: ``dict(type=..., on=..., teacher=..., learner=..., through=..., schedule=..., **arguments)``.
         sources: The names there are.
         peers: Those of them that learn.
-        share: A factor on its weight.
 
     Raises:
         ValueError: If the name, a key, or what the loss needs is not understood.
     """
 
-    def __init__(
-        self,
-        name: str,
-        cfg: Mapping[str, Any],
-        sources: Sequence[str],
-        peers: Sequence[str] = (),
-        share: float = 1.0,
-    ) -> None:
+    def __init__(self, name: str, cfg: Mapping[str, Any], sources: Sequence[str], peers: Sequence[str] = ()) -> None:
         check_name(name)
         who = f"losses['{name}']"
         example = "dict(type='KDLoss', on='head.fc', ...)"
@@ -69,7 +61,6 @@ class Term(nn.ModuleList):
         #: By side, where it reads; the learner's side is not there if the loss reads sources only.
         self.on = on
         self.name, self.learner, self.through, self.schedule = name, learner, through, schedule
-        self._share = share
         self.sources = [side for side in on if side != learner]
         self.kind = kind.__name__
         self.sides, self.needs, self.uses = first.sides, first.needs, first.uses
@@ -85,7 +76,7 @@ class Term(nn.ModuleList):
 
     def factor(self, progress: Progress) -> float:
         """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
-        return self.schedule.factor(progress) * self._share if self.counts else 0.0
+        return self.schedule.factor(progress) if self.counts else 0.0
 
     @property
     def counts(self) -> bool:
@@ -118,8 +109,8 @@ class Term(nn.ModuleList):
         self._check_rows(found)
         if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
             raise ValueError(
-                f'{self.who} knows something of each whole image, or its columns know no background, and reads RoIs: '
-                'tap what has a row for each image'
+                f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
+                'image'
             )
         if any(getattr(module, 'gather', False) for module in self) and any(
             branch and branch.stage for rows in found.values() for branch in rows
@@ -218,21 +209,13 @@ class Term(nn.ModuleList):
             except ValueError as error:
                 raise ValueError(f'{self.who}: {error}') from error
 
-    def prepare(
-        self, networks: Mapping[str, Any], data: TrainingData, classes: Mapping[str, Sequence[str] | None]
-    ) -> None:
+    def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
-
-        Args:
-            networks: By side.
-            data: The training data.
-            classes: Of teachers, what they were trained to tell apart, where they say so.
 
         Raises:
             ValueError: If it asks for what is not there.
         """
-        known = {side: classes[side] for side in self.on if side in classes}
-        facts = Facts({side: networks[side] for side in self.on}, self.on, data, known)
+        facts = Facts({side: networks[side] for side in self.on}, self.on, data)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
             try:

@@ -1,6 +1,5 @@
 """Where knowledge comes from: each kind of teacher, and what a config says of one."""
 
-from .exits import Exits
 from .frozen import Frozen
 from .labels import Labels
 from .network_spec import DISTILLED_KEYS, EXAMPLE, TeacherSpec, build_teacher, plain_student, untrained
@@ -13,7 +12,6 @@ __all__ = [
     'DISTILLED_KEYS',
     'EXAMPLE',
     'SOURCES',
-    'Exits',
     'Frozen',
     'Labels',
     'Own',

@@ -75,16 +75,6 @@ class Frozen(Source):
         return self._spec.classes
 
     @property
-    def partial(self) -> bool:
-        """Whether its checkpoint may lack some of its weights."""
-        return bool(self._spec.allow_missing)
-
-    @property
-    def sees_the_same(self) -> bool:
-        """Whether it is shown the student's images as they are."""
-        return self._renormalize.identity
-
-    @property
     def taps(self) -> list[Tap]:
         """All that is ever read."""
         return list(self.wanted)

@@ -26,7 +26,7 @@ NETWORK_KEYS = (
 _KEYS = (*NETWORK_KEYS, 'untrained', 'optimize')
 _WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl', '.tar', '.onnx')
 #: What `Distilled` adds to a student's model dict.
-DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape', 'start')
+DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape')
 
 EXAMPLE = (
     "teacher='mmpretrain::resnet/resnet34_8xb32_in1k.py' (model zoo, published weights), "

@@ -1,1 +1,0 @@
-"""Losses for dense prediction: feature maps of detectors, and what their dense heads put out."""
