@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mmengine.logging import MessageHub, print_log
 
 from ..facts import Progress
+from ..teachers import Source
 from .schedule import Schedule, check_schedules
 from .term import Term
 
@@ -42,11 +43,22 @@ class Planner:
     Args:
         terms: Its losses.
         tasks: By learner, weight and schedule of its own losses.
+        sources: By name, what teaches.
     """
 
-    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]]) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        tasks: Mapping[str, tuple[float, Schedule]],
+        sources: Mapping[str, Source] | None = None,
+    ) -> None:
         self._terms = list(terms)
         self._tasks = dict(tasks)
+        asking = [(f'the {term.name} loss', term.needs) for term in terms]
+        asking += [(f"the teacher '{name}'", source.needs) for name, source in (sources or {}).items()]
+        self._asks = [
+            f'{who} needs the {need}' for need in ('epoch', 'iteration') for who, own in asking if need in own
+        ]
         self._checked = False
         names = {name: 'task' if name == 'student' else f'{name} task' for name in tasks}
         own = [(names[name], schedule) for name, (_, schedule) in tasks.items()]
@@ -93,8 +105,7 @@ class Planner:
         """How far the run is, from mmengine's message hub, where anything depends on it."""
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
-        for need in ('epoch', 'iteration'):
-            asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
+        asks += self._asks
         if info.get('epoch') is None and asks:
             raise RuntimeError(
                 f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "

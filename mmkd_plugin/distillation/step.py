@@ -65,7 +65,7 @@ class Distillation(nn.Module):
         check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
-        self.planner = Planner(self.terms, tasks)
+        self.planner = Planner(self.terms, tasks, self.sources)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -170,8 +170,9 @@ class Distillation(nn.Module):
                     source.load()
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
+                changing = {name for name, source in self.sources.items() if source.changes}
                 for term in self._in_order:
-                    term.prepare({'student': student, **networks}, self.data)
+                    term.prepare({'student': student, **networks}, self.data, changing)
             self._loaded = True
         for source in self.sources.values():
             source.get_ready(like, student, progress)

@@ -1,6 +1,6 @@
 """A term: one entry of `losses` in a config: a loss, what it reads of whom, who learns from it, and when it counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
+from ..facts import NEEDS, Batch, Facts, KnownNetworks, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
 from ..networks import BoxBranch, Network, Tap
 from ..options import check_mapping
@@ -209,13 +209,19 @@ class Term(nn.ModuleList):
             except ValueError as error:
                 raise ValueError(f'{self.who}: {error}') from error
 
-    def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
+    def prepare(self, networks: Mapping[str, Any], data: TrainingData, changing: Collection[str] = ()) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
+
+        Args:
+            networks: By side.
+            data: The training data.
+            changing: Sources whose weights change while they teach; the loss sees none of these, but as its learner.
 
         Raises:
             ValueError: If it asks for what is not there.
         """
-        facts = Facts({side: networks[side] for side in self.on}, self.on, data)
+        hidden = set(changing) - {self.learner}
+        facts = Facts(KnownNetworks({side: networks[side] for side in self.on}, hidden), self.on, data)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
             try:

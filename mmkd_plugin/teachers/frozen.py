@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -73,6 +74,10 @@ class Frozen(NetworkSource):
             self._spec.model = self.model
             self._optimized = True
         super().get_ready(like, student, progress)
+
+    def each(self, first: int = 0) -> Iterator[str]:
+        """Be each of what it is in the course of training, by what it is called then; here, itself."""
+        yield self.name
 
     def _shown(self, images: Tensor, sizes: Sizes | None) -> Tensor:
         images = super()._shown(images, sizes)

@@ -33,7 +33,7 @@ class Labels(Source):
     """
 
     keys: ClassVar[tuple[str, ...]] = ('correct',)
-    needs: ClassVar[tuple[str, ...]] = ('labels',)
+    needs = ('labels',)
 
     def __init__(self, name: str, correct: float = 0.99) -> None:
         super().__init__(name)

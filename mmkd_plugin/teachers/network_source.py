@@ -19,19 +19,19 @@ class NetworkSource(Source):
         name: Its key in ``teachers``.
         model: The network.
         student: The student, whose data preprocessor decides how batches are re-normalised.
+        sees_the_same: Whether it takes the student's batch as it is.
 
     Raises:
         ValueError: If they share modules, or their preprocessing cannot be matched.
     """
 
-    def __init__(self, name: str, model: nn.Module, student: nn.Module) -> None:
+    def __init__(self, name: str, model: nn.Module, student: nn.Module, sees_the_same: bool = False) -> None:
         super().__init__(name)
         check_apart({'student': student, name: model})
         self.model: Any = model.requires_grad_(False)
         self.model.eval()  # apart: the eval() of mmpretrain's backbones returns None
-        self._renormalize = Renormalize(
-            getattr(student, 'data_preprocessor', None), getattr(model, 'data_preprocessor', None), name
-        )
+        own = None if sees_the_same else getattr(model, 'data_preprocessor', None)
+        self._renormalize = Renormalize(getattr(student, 'data_preprocessor', None), own, name)
         #: All that is ever read.
         self.wanted: dict[Tap, BoxBranch | None] = {}
         self._rows: dict[Tap, BoxBranch | None] = {}
