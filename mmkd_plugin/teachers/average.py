@@ -119,7 +119,7 @@ class Average(NetworkSource):
         if self._waited > _PATIENCE:
             raise RuntimeError(
                 f'{self.name} (Average): {_PATIENCE} steps, and no torch.optim.Optimizer with parameters of the '
-                'student has made one, so that the average stays what it was: what updates the student is not known to torch'
+                'student has made one, so that the average stays what it was: torch does not know what updates it'
             )
 
     def updated(self, parameters: Iterable[Any]) -> None:
