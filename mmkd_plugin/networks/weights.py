@@ -1,0 +1,34 @@
+"""The weights of a layer, as one vector."""
+
+import torch
+from torch import Tensor, nn
+
+from .taps import find_module
+
+
+def weights_at(model: nn.Module, path: str, side: str = 'student') -> list[nn.Parameter]:
+    """The weights of a module and of all in it: of convolutions and linear layers, without biases and norms.
+
+    Args:
+        model: Where to look.
+        path: Of the module, such as ``backbone.layer4`` or ``head.fc``.
+        side: What the model is called in the error.
+
+    Raises:
+        ValueError: If there is no such module, or if it has no weights.
+    """
+    module = find_module(model, path, side)
+    found = [p for name, p in module.named_parameters() if p.ndim > 1 and not name.startswith('distill.')]
+    if not found:
+        raise ValueError(
+            f"'{path}' of the {side} ({type(module).__name__}) has no weights of a convolution or linear layer: name "
+            "the layer that computes what is read, such as 'backbone.layer4' or 'head.fc'; tools/list_modules.py "
+            'CONFIG lists all modules'
+        )
+    return found
+
+
+def flat(weights: list[nn.Parameter], out: Tensor | None = None) -> Tensor:
+    """Weights one after the other, (n,), without gradient; into ``out`` where that is given."""
+    parts = [p.detach().reshape(-1) for p in weights]
+    return torch.cat(parts) if out is None else torch.cat(parts, out=out)
