@@ -183,7 +183,7 @@ class _Search:
             parts = range(0, len(images), rows)
             self._clean = torch.cat([self._features(images[i : i + rows]) for i in parts])
             start = images.new_full(valid.shape, setting.start)
-            self.scale = torch.zeros(len(images), device=images.device)
+            self.scale = images.new_zeros(len(images), dtype=self._clean.dtype)
             for index, changes in self._changes(start, torch.arange(len(images))):
                 self.scale[index] += changes
         if not bool(torch.isfinite(self.scale).all()):
@@ -197,7 +197,8 @@ class _Search:
                 f'the feature of {len(images)} images is {tuple(values.shape)}, expected a row for each image: tap a '
                 'module that runs on whole images'
             )
-        values = values.flatten(1).float()
+        values = values.flatten(1)
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         return values.relu() if self.setting.relu else values
 
     def _changes(self, sigma: Tensor, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

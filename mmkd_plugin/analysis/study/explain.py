@@ -76,12 +76,15 @@ def explain(args: argparse.Namespace) -> str:
     study = Study(work_dir, setting, samples, about, args.batch, args.rows, screen)
     with occupy(work_dir):
         _fill(study, networks, places)
-        reports, measured = _compare(study, networks, baselines, students, places, args)
-    names = draw(out_dir, study.samples, measured, config)
+        reports, pictures = [], []
+        for place in places:
+            report, chosen, measured = _compare(study, networks, baselines, students, place, args)
+            reports.append(report)
+            pictures.append(draw(out_dir, samples, chosen, report.tap, measured, config))
     tables = '\n'.join(report.markdown() for report in reports)
     write_text(out_dir / 'table.md', tables)
     write_text(out_dir / 'values.json', json.dumps([report.plain() for report in reports], indent=1))
-    write_page(out_dir / 'page.html', reports, names, out_dir, _told(args, setting, len(samples)))
+    write_page(out_dir / 'page.html', reports, pictures, _told(args, setting, len(samples)))
     return f'{tables}\nWritten: {", ".join(str(out_dir / name) for name in ("table.md", "values.json", "page.html"))}'
 
 
@@ -155,7 +158,6 @@ def _cells(given: str, model: Any, places: Sequence[_Place], config: Config) -> 
         return int(given)
     shapes = []
     for place in places:
-        channels, height, width = network_of(model).input_shape()
         sample = read_samples(config, model, 1, 'centre', 2)[0]
         shapes.append(Tapped(network_of(model), place.student, inputs_of(model, sample.batch)).shape)
         if len(shapes[-1]) != 3 or shapes[-1][1] != shapes[-1][2] or shapes[-1][1] < 2:
@@ -204,25 +206,22 @@ def _compare(
     networks: Sequence[tuple[Any, Sequence[Run]]],
     baselines: Sequence[Run],
     students: Sequence[Run],
-    places: Sequence[_Place],
+    place: _Place,
     args: argparse.Namespace,
-) -> tuple[list[Report], list[list[Measured]]]:
+) -> tuple[Report, torch.Tensor, list[Measured]]:
+    """The measures at one tap, the images that they are of, and what they were made from."""
     model = networks[0][0]
-    reports, everything = [], []
-    for place in places:
-        runs = [*baselines, *students]
-        found = [study.read(model, run, place.student) for run in runs]
-        chosen, left_out = choose(runs, found, study.samples, args.keep_all)
-        for network, (run,) in networks[1:]:
-            runs.append(run)
-            found.append(study.read(network, run, place.teacher))
-            chosen &= found[-1][0].usable
-        measured = [
-            measure(run, one, study.samples, chosen, place.layer, args.threshold, args.level)
-            for run, one in zip(runs, found, strict=True)
-        ]
-        first, last = len(baselines), len(baselines) + len(students)
-        sides = measured[:first], measured[first:last], measured[last:]
-        reports.append(compare(str(place.student), *sides, left_out))
-        everything.append(measured)
-    return reports, everything
+    runs = [*baselines, *students]
+    found = [study.read(model, run, place.student) for run in runs]
+    chosen, left_out = choose(runs, found, study.samples, args.keep_all)
+    for network, (run,) in networks[1:]:
+        runs.append(run)
+        found.append(study.read(network, run, place.teacher))
+        chosen &= found[-1][0].usable
+    measured = [
+        measure(run, one, study.samples, chosen, place.layer, args.threshold, args.level)
+        for run, one in zip(runs, found, strict=True)
+    ]
+    first, last = len(baselines), len(baselines) + len(students)
+    sides = measured[:first], measured[first:last], measured[last:]
+    return compare(str(place.student), *sides, left_out), chosen, measured

@@ -104,24 +104,36 @@ class Report:
         verdicts = {text: self.verdict(number) for number, text in enumerate(HYPOTHESES)}
         return {**asdict(self), 'hypotheses': verdicts}
 
-    def markdown(self) -> str:
-        """The table."""
-        runs = max((len(row.baseline), len(row.student)) for row in self.rows)
-        teachers = list(self.rows[0].teacher)
-        head = ['measure', 'expected', 'baseline', 'student', *teachers, 'difference', 'error, images', 'error, seeds', '']
-        lines = [f'### At {self.tap}', '', '| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
-        for row in self.rows:
-            told = [_shown(row.baseline), _shown(row.student)]
-            told += [_number(row.teacher.get(name)) for name in teachers]
-            told += [_number(row.gain, sign=True), _number(row.over_images), _number(row.over_seeds), row.verdict]
-            lines.append(f'| {row.name} | {"larger" if row.larger else "smaller"} | ' + ' | '.join(told) + ' |')
-        lines += ['', *(f'{n + 1}. {text}: **{self.verdict(n)}**' for n, text in enumerate(HYPOTHESES)), '']
+    def remark(self) -> str:
+        """What was compared, in words."""
         left = '; '.join(f'{count} left out because {why}' for why, count in self.left_out.items() if count)
-        lines.append(
-            f'{self.images} images{f" ({left})" if left else ""}, up to {runs} runs of each. Mean entropy of an image '
+        runs = max(len(side) for row in self.rows for side in (row.baseline, row.student))
+        return (
+            f'{self.images} images{f" ({left})" if left else ""}, up to {runs} run(s) of each, ± their standard deviation. '
+            f'A verdict needs a difference of more than two of the larger error. Mean entropy of an image '
             f'{self.mean_entropy[0]:.3f} to {self.mean_entropy[1]:.3f} nats. {self.path}'
         )
-        return '\n'.join(lines) + '\n'
+
+    def markdown(self) -> str:
+        """The table."""
+        head, *rows = shown_rows(self)
+        lines = [f'### At {self.tap}', '', '| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
+        lines += ['| ' + ' | '.join(row) + ' |' for row in rows]
+        lines += ['', *(f'{n + 1}. {text}: **{self.verdict(n)}**' for n, text in enumerate(HYPOTHESES)), '']
+        return '\n'.join([*lines, self.remark()]) + '\n'
+
+
+def shown_rows(report: Report) -> list[list[str]]:
+    """The table as words, its head first."""
+    teachers = list(report.rows[0].teacher)
+    head = ['measure', 'expected', 'baseline', 'student', *teachers, 'difference', 'error over images']
+    lines = [[*head, 'error over seeds', 'verdict']]
+    for row in report.rows:
+        told = [row.name, 'larger' if row.larger else 'smaller', _shown(row.baseline), _shown(row.student)]
+        told += [_number(row.teacher.get(name)) for name in teachers]
+        numbers = [_number(row.gain, sign=True), _number(row.over_images), _number(row.over_seeds)]
+        lines.append([*told, *numbers, row.verdict])
+    return lines
 
 
 def compare(

@@ -102,7 +102,7 @@ class Study:
         return sum(len(self.missing(c, tap)) for (_, tap), c in there.items()) * self.setting.passes
 
     def estimate(self, models: Sequence[tuple[Any, Sequence[Run]]], taps: Sequence[Tap]) -> float:
-        """Seconds that what is missing takes, by a few steps on one image.
+        """Seconds that what is missing takes, by a few steps.
 
         Args:
             models: Networks, each with its runs.
@@ -116,10 +116,12 @@ class Study:
                     images = inputs_of(model, self.samples[0].batch)
                     feature = self._feature(model, tap, images, runs[0].role)
                     short = replace(self.setting, steps=2, noise=min(self.setting.noise, self.rows))
+                    # as many at once as there will be
+                    images = torch.cat([images] * max(1, min(self.batch, self.rows // short.noise)))
                     discard(feature, images, short, rows=self.rows)  # the first is slower
                     begun = time.monotonic()
                     discard(feature, images, short, rows=self.rows)
-                    seconds += (time.monotonic() - begun) / short.passes * passes
+                    seconds += (time.monotonic() - begun) / (short.passes * len(images)) * passes
         return seconds
 
     def _feature(self, model: Any, tap: Tap, images: Tensor, role: str) -> Tapped:
