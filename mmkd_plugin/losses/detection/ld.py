@@ -76,15 +76,17 @@ def valuable_region(anchors: Sequence[Tensor], boxes: Tensor) -> Tensor:
         return own.new_zeros(len(boxes), len(own))
     center, side = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     own_center, own_side = (own[:, :2] + own[:, 2:]) / 2, own[:, 2:] - own[:, :2]
-    distance = torch.zeros((*boxes.shape[:2], len(own)), dtype=own.dtype, device=own.device)
-    diagonal, overlap = distance, torch.ones_like(distance)
-    for axis in (0, 1):  # maps of boxes by anchors are the large ones: (N, B, P)
+    distance, diagonal = (own.new_zeros(*boxes.shape[:2], len(own)) for _ in range(2))
+    overlap = torch.ones_like(distance)
+    for axis in (0, 1):  # what is boxes by anchors, (N, B, P), is large: it is changed in place
         low, high = (boxes[..., axis + end, None] for end in (0, 2))
-        distance = distance + (center[..., axis, None] - own_center[:, axis]).square()
-        diagonal = diagonal + (torch.max(high, own[:, axis + 2]) - torch.min(low, own[:, axis])).square()
-        overlap = overlap * (torch.min(high, own[:, axis + 2]) - torch.max(low, own[:, axis])).clamp_min(0)
-    union = side.prod(2)[..., None] + own_side.prod(1) - overlap
-    iou = overlap / union.clamp_min(1e-6)
+        gap = center[..., axis, None] - own_center[:, axis]
+        distance.addcmul_(gap, gap)
+        gap = torch.max(high, own[:, axis + 2]).sub_(torch.min(low, own[:, axis]))
+        diagonal.addcmul_(gap, gap)
+        overlap.mul_(torch.min(high, own[:, axis + 2]).sub_(torch.max(low, own[:, axis])).clamp_min_(0))
+    union = (side.prod(2)[..., None] + own_side.prod(1)).sub_(overlap)
+    iou = overlap.div_(union.clamp_min_(1e-6))
     nearest, start = [], 0
     for level in anchors:
         near = distance[..., start : start + len(level)].topk(min(_CANDIDATES, len(level)), 2, largest=False)
@@ -94,7 +96,7 @@ def valuable_region(anchors: Sequence[Tensor], boxes: Tensor) -> Tensor:
     threshold = candidates.mean(2, keepdim=True)
     if candidates.size(2) > 1:
         threshold = threshold + candidates.std(2, keepdim=True)
-    diou = iou - distance / diagonal.clamp_min(1e-6)
+    diou = iou - distance.div_(diagonal.clamp_min_(1e-6))
     inside = (diou >= threshold / 4) & (diou < threshold) & real[..., None]
     return torch.where(inside, iou, 0).amax(1)
 
