@@ -1,2 +1,2 @@
-# LwF's lower bound: the new digits without a word of the old ones.
+# What LwF is compared with from below: the new digits alone, and nothing of the old network but the start.
 _base_ = '../_base_/pairs/old_new_digits.py'

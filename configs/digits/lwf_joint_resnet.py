@@ -1,5 +1,5 @@
-# LwF's upper bound: the images of all digits at once, from the same start.
+# What LwF is compared with from above: the images of old and new digits together, from the same start.
 _base_ = '../_base_/pairs/old_new_digits.py'
 
+model = dict(head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss')))
 train_dataloader = dict(dataset=dict(classes=None))
-model = dict(head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss', loss_weight=1.0)))

@@ -92,6 +92,12 @@ class TeacherEvalHook(DistillHook):
     def _compare_classes(self, runner: Any, name: str, taught: Any, classes: Any, losses: Any) -> None:
         if taught is None or classes is None or list(taught) == list(classes):
             return
+        if list(taught) == list(classes)[: len(taught)]:
+            runner.logger.info(
+                f"TeacherEvalHook: {name} knows the first {len(taught)} of the validation data's {len(classes)} classes "
+                'and is evaluated on all of them, so that all it says of the others is wrong'
+            )
+            return
         first = next((i for i, pair in enumerate(zip(taught, classes, strict=False)) if pair[0] != pair[1]), 0)
         text = (
             f"TeacherEvalHook: {name}'s checkpoint was trained on {len(taught)} classes, the validation data has "

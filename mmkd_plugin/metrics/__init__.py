@@ -10,8 +10,10 @@ def OldNewAccuracy(old: int, **kwargs: Any) -> Any:  # noqa: N802 (it stands whe
     """Mmpretrain's ``Accuracy``, over all images, and apart over those of old and of new classes.
 
     Beside ``accuracy/top1`` it logs ``accuracy/old`` and ``accuracy/new`` (of other ``topk`` and ``thrs``,
-    ``accuracy/old_top5`` ...), in %. All predictions are among all classes, so an old image that is taken for a new
-    class is wrong. Where the data have no image of one kind, there is no such number.
+    ``accuracy/old_top5`` ...), in %. These predictions are among all classes, so an old image that is taken for a new
+    class is wrong. ``accuracy/old_within`` and ``accuracy/new_within`` are predictions among the classes of one kind,
+    for who knows which kind an image is of, as in LwF's paper. Where the data have no image of one kind, there are no
+    such numbers.
 
     Args:
         old: How many classes are old; they are the first ones.

@@ -20,9 +20,15 @@ class OldNewAccuracy(Accuracy):
         """Over all images, and over those of old and of new classes."""
         check_fewer(self.old, self.dataset_meta, 'OldNewAccuracy')
         metrics = super().compute_metrics(list(results))
-        for name, wanted in (('old', True), ('new', False)):
-            part = [result for result in results if (int(result['gt_label']) < self.old) is wanted]
-            if part:
-                of_part = super().compute_metrics(part)
-                metrics |= {name if key == 'top1' else f'{name}_{key}': value for key, value in of_part.items()}
+        for name, own in (('old', slice(0, self.old)), ('new', slice(self.old, None))):
+            part = [result for result in results if (int(result['gt_label']) < self.old) is (name == 'old')]
+            if not part:
+                continue
+            of_part = super().compute_metrics(part)
+            metrics |= {name if key == 'top1' else f'{name}_{key}': value for key, value in of_part.items()}
+            scores = [result['pred_score'][own] for result in part if 'pred_score' in result]
+            if scores:
+                found = [own.start + int(score.argmax()) if len(score) else -1 for score in scores]
+                right = [label == int(result['gt_label']) for label, result in zip(found, part, strict=True)]
+                metrics[f'{name}_within'] = 100 * sum(right) / len(right)
         return metrics

@@ -175,7 +175,8 @@ SETTINGS = {
                         by_sample=False),
     'LwFLoss': Setting({'temperature': 3.0, 'form': 'kl'}, random((N, 7)), LOGITS, older=True),
     'LwFLoss: cross-entropy': Setting({}, random((N, 7)), LOGITS, zero_at_equality=False, older=True),
-    'ILODLoss': Setting({'share': 0.75}, random((N, 6), (N, 20)), random((N, 4), (N, 12)), by_sample=False),
+    'ILODLoss': Setting({'share': 0.75, 'background': False}, random((N, 6), (N, 20)), random((N, 4), (N, 12)),
+                        by_sample=False),
     'ILODLoss: all RoIs': Setting({'share': 1.0}, random((N, 6), (N, 20)), random((N, 4), (N, 12))),
     'ILODLoss: shared boxes': Setting({}, random((N, 6), (N, 4)), random((N, 4), (N, 4)), by_sample=False),
     # maps: hints, attention, selectivity
