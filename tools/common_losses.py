@@ -76,6 +76,12 @@ VECTORS = (
 BANKED_VECTORS = (Size(((64, 256),)), Size(((32, 512),), in_step=True))
 #: Levels of an FPN: P3 and P5 of two images of 640x640, P5 of eight.
 NECKS = tuple(Size((shape,)) for shape in ((2, 256, 80, 80), (2, 256, 20, 20), (8, 256, 20, 20)))
+#: P3 to P7 of a head on images of 640x640: scores of 80 classes, and distributions of 17 bins.
+LEVELS = (80, 40, 20, 10, 5)
+HEADS = tuple(Size(tuple((n, 80, side, side) for side in LEVELS)) for n in (2, 8))
+GFL_HEADS = tuple(
+    Size((*size.student, *((n, 68, side, side) for side in LEVELS))) for n, size in zip((2, 8), HEADS, strict=True)
+)
 #: With three teachers.
 TEACHERS_LOGITS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in LOGITS)
 #: With three teachers.
@@ -125,6 +131,20 @@ def connect_to_banks(loss: Any, student: Tensor, teacher: Tensor) -> None:
     loss.eval()
 
 
+def connect_to_anchors(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """And from squares of eight strides around each place, as GFL has."""
+
+    def anchors(sizes: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
+        found = []
+        for number, (height, width) in enumerate(sizes):
+            y, x = torch.meshgrid(*(torch.arange(n, device=like.device) for n in (height, width)), indexing='ij')
+            center = torch.stack([x, y], 2).view(-1, 2).to(like.dtype)
+            found.append(8 * 2**number * torch.cat([center - 4, center + 4], 1))
+        return found
+
+    loss.grid = SimpleNamespace(classes=80, anchors=anchors)
+
+
 @dataclass(frozen=True)
 class Entry:
     """How a loss is measured.
@@ -158,14 +178,21 @@ def hundred_boxes(images: int) -> Tensor:
     return torch.cat([640 * centers - sides, 640 * centers + sides], 2).clamp(0, 640)
 
 
-#: What a loss may need besides taps, for taps of one shape.
-NEEDS: dict[str, Callable[[Shape], Any]] = {
-    'labels': lambda shape: torch.arange(shape[0]) % min(shape[1], 10),
-    'sample_idx': lambda shape: torch.arange(shape[0]),
-    'epoch': lambda shape: 1,
-    'padded_boxes': lambda shape: hundred_boxes(shape[0]),
-    'input_size': lambda shape: (640, 640),
-    'image_sizes': lambda shape: torch.full((shape[0], 2), 640),
+def assigned(shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    """A class for one in 200 places of each level whose scores are among the taps."""
+    levels = [shape for shape in shapes if shape[1] == shapes[0][1]]
+    return tuple(torch.where(torch.arange(n * h * w) % 200 == 0, 1, c) for n, c, h, w in levels)
+
+
+#: What a loss may need besides taps, for a student's taps of some shapes.
+NEEDS: dict[str, Callable[[Sequence[Shape]], Any]] = {
+    'labels': lambda shapes: torch.arange(shapes[0][0]) % min(shapes[0][1], 10),
+    'sample_idx': lambda shapes: torch.arange(shapes[0][0]),
+    'epoch': lambda shapes: 1,
+    'assignments': assigned,
+    'padded_boxes': lambda shapes: hundred_boxes(shapes[0][0]),
+    'input_size': lambda shapes: (640, 640),
+    'image_sizes': lambda shapes: torch.full((shapes[0][0], 2), 640),
 }
 
 
@@ -585,6 +612,40 @@ def fgd(
     return value + loss.lam * F.mse_loss(whole[0], whole[1], reduction='sum') / n
 
 
+def sigmoid_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """All positions in one row of classes each, and logarithms of probabilities."""
+    classes, t = student[0].size(1), loss.temperature
+    z_s, z_t = (torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in side]) for side in (student, teacher))
+    q_s, q_t = (z_s / t).sigmoid().clamp(1e-12, 1 - 1e-7), (z_t / t).sigmoid().clamp(1e-12, 1 - 1e-7)
+    value = q_t * (q_t.log() - q_s.log()) + (1 - q_t) * ((1 - q_t).log() - (1 - q_s).log())
+    return t**2 * value.sum() / (torch.cat(list(assignments)) < classes).sum().clamp_min(1)
+
+
+def qfl_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """All positions in one row of classes each, as mmdet's QualityFocalLoss takes them."""
+    classes = student[0].size(1)
+    z_s, z_t = (torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in side]) for side in (student, teacher))
+    target = z_t.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(z_s, target, reduction='none')
+    value = (entropy * (target - z_s.sigmoid()).abs().pow(loss.beta)).sum(1)
+    return value.sum() / (torch.cat(list(assignments)) < classes).sum().clamp_min(1)
+
+
+def ld(
+    loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any, padded_boxes: Tensor
+) -> Tensor:
+    """Level by level, every position in a row before the positive ones are taken, as in mmdet's LDHead."""
+    values, half, t = [], len(student) // 2, loss.temperature
+    for scores, z_s, z_t, labels in zip(student[:half], student[half:], teacher[half:], assignments, strict=True):
+        bins = z_s.size(1) // 4
+        weights = scores.detach().permute(0, 2, 3, 1).reshape(-1, scores.size(1)).sigmoid().max(1)[0]
+        here = (labels < scores.size(1)).nonzero().squeeze(1)
+        of_both = [x.permute(0, 2, 3, 1).reshape(-1, 4 * bins)[here].reshape(-1, bins) / t for x in (z_s, z_t)]
+        found = F.kl_div(of_both[0].log_softmax(1), of_both[1].softmax(1), reduction='none').mean(1) * t**2
+        values.append((found * weights[here][:, None].expand(-1, 4).reshape(-1)).sum() / 4)
+    return torch.stack(values).sum()
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -635,6 +696,12 @@ ENTRIES = {
     'RepresentationGraphLoss': Entry(TEACHERS_VECTORS, None),
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),
+    # detection: dense heads
+    'DenseKDLoss': Entry(HEADS, sigmoid_kd, signed=True),
+    'LDLoss': Entry(GFL_HEADS, ld, signed=True),
+    'LDLoss: valuable region': Entry(GFL_HEADS, None, {'valuable_weight': 1.0}, signed=True, connect=connect_to_anchors,
+                                     takes='IoUs and distances of all boxes and anchors'),
+    'QFLKDLoss': Entry(HEADS, qfl_kd, signed=True),
     # detection: feature maps
     'CWDLoss': Entry(NECKS, cwd, signed=True),
     'CWDLoss: normalised': Entry(NECKS, cwd, {'normalize': True}, signed=True),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
-from ..networks import BoxBranch, Network, Tap
+from ..networks import BoxBranch, Network, Tap, check_grids
 from ..options import check_mapping
 from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule
 
@@ -74,6 +74,7 @@ class Term(nn.ModuleList):
         self.kind = kind.__name__
         self.sides, self.needs, self.uses = first.sides, first.needs, first.uses
         self.relates_layers, self.compares_logits = first.relates_layers, first.compares_logits
+        self.dense_outputs = first.dense_outputs
         self.who = f'{who} ({self.kind})'
         #: By side, the learner's box branch whose RoIs are the rows of each tap; None where images are.
         self.rows: dict[str, list[BoxBranch | None]] = {}
@@ -128,6 +129,11 @@ class Term(nn.ModuleList):
                 f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one '
                 'process while the others wait for its rows: give gather=False'
             )
+        if outputs := self.dense_outputs:
+            grids = {side: networks[side].dense_grid(taps, outputs, self.who) for side, taps in self.on.items()}
+            check_grids(grids, outputs, self.who)
+            for module in self:
+                module.grid = grids[self.learner]  # type: ignore[assignment]
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]

@@ -2,7 +2,9 @@
 
 from .base import DistillLoss
 from .detection.cwd import CWDLoss, cwd_loss
+from .detection.dense_kd import DenseKDLoss, QFLKDLoss, qfl_kd_loss, sigmoid_kd_loss
 from .detection.fgd import FGDLoss, fgd_attention, fgd_loss
+from .detection.ld import LDLoss, ld_loss, valuable_region
 from .detection.masks import box_masks
 from .detection.mgd import MGDLoss, mgd_loss
 from .detection.pkd import PKDLoss, pkd_loss
@@ -46,6 +48,7 @@ __all__ = [
     'ConfidentEnsembleKDLoss',
     'DISTLoss',
     'DKDLoss',
+    'DenseKDLoss',
     'DistillLoss',
     'EnsembleKDLoss',
     'FGDLoss',
@@ -58,6 +61,7 @@ __all__ = [
     'IRGTransformLoss',
     'KDLoss',
     'KDSVDLoss',
+    'LDLoss',
     'LPLoss',
     'LogitsGraphLoss',
     'LwFLoss',
@@ -69,6 +73,7 @@ __all__ = [
     'PKDLoss',
     'PKTLoss',
     'ParaphraserLoss',
+    'QFLKDLoss',
     'RKDLoss',
     'RepresentationGraphLoss',
     'ReviewKDLoss',
@@ -102,6 +107,7 @@ __all__ = [
     'irg_transform_loss',
     'kd_loss',
     'kdsvd_loss',
+    'ld_loss',
     'logits_graph_loss',
     'lp_loss',
     'lwf_loss',
@@ -114,14 +120,17 @@ __all__ = [
     'paraphraser_loss',
     'pkd_loss',
     'pkt_loss',
+    'qfl_kd_loss',
     'representation_graph_loss',
     'rkd_angle_loss',
     'rkd_distance_loss',
     'rkd_loss',
     'semckd_attention',
     'semckd_loss',
+    'sigmoid_kd_loss',
     'singular_vectors',
     'sp_loss',
     'standardize_logits',
+    'valuable_region',
     'vid_loss',
 ]

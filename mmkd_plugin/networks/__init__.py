@@ -1,5 +1,6 @@
 """Networks: running one as far as somebody reads it, and what the values mean."""
 
+from .dense_heads import DenseGrid, check_grids
 from .dry_run import dry_run, evaluating
 from .kinds import KINDS, network_of
 from .network import Network
@@ -10,11 +11,13 @@ from .taps import Tap, TapError, find_module
 __all__ = [
     'KINDS',
     'BoxBranch',
+    'DenseGrid',
     'Network',
     'Region',
     'Tap',
     'TapError',
     'Taps',
+    'check_grids',
     'dry_run',
     'evaluating',
     'example_rois',

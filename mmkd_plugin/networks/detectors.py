@@ -4,12 +4,13 @@ Nothing of mmdet is imported; a detector is known by what it has.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from .dense_heads import DenseGrid, is_dense_head, read_grid
 from .network import Network
 from .recording import Taps
 from .regions import BoxBranch
@@ -113,6 +114,17 @@ class Detector(Network):
         losses = {head: getattr(self.model.get_submodule(head), 'loss_cls', None) for head in heads}
         told = [head for head, loss in losses.items() if isinstance(loss, nn.Module)]
         return {head: Tap(f'{head}.loss_cls', of_input=True, index=(1,)) for head in told}
+
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
+        """That of ``bbox_head`` or ``rpn_head``.
+
+        Raises:
+            ValueError: If taps do not read all levels of the outputs of such a head, or it is trained in another way.
+        """
+        head = getattr(self.model, self.dense_head(taps[0]) or '', None)
+        if not is_dense_head(head):
+            return super().dense_grid(taps, outputs, who)
+        return read_grid(head, taps, outputs, who, self.side)
 
     def check_read(self, recorded: Taps, again: Callable[[], Taps]) -> None:
         """Refuse what is not run, one level taken for all, and values that are others in training.

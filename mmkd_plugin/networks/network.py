@@ -5,7 +5,7 @@ images in and values out is one more subclass, listed in kinds.py.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from .dense_heads import DenseGrid
 from .recording import Taps
 from .regions import BoxBranch
 from .taps import Tap, find_module
@@ -127,6 +128,19 @@ class Network:
         Raises:
             ValueError: If they have none.
         """
+
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
+        """The grid of the dense head whose levels some taps read.
+
+        Args:
+            taps: All levels of each output, in order.
+            outputs: What these are to be, see ``DistillLoss.dense_outputs``.
+            who: What reads them, for errors.
+
+        Raises:
+            ValueError: If they read something else.
+        """
+        raise ValueError(f"{who} compares dense heads of detectors, and '{taps[0]}' of the {self.side} lies in none")
 
     #: Whether batch augmentations of its kind mix images, and do not only resize them.
     mixes_by_batch: ClassVar[bool] = True

@@ -96,6 +96,10 @@ NEEDS: dict[str, Callable[[int], Any]] = {
         torch.tensor([[5.0, 3.0, 20.0, 30.0], [8.0, 8.0, 16.0, 16.0]]) + torch.arange(n)[:, None, None]
     ),
     'input_size': lambda n: (32, 36),
+    'assignments': lambda n: (
+        torch.arange(n) % 4,
+        3 - torch.arange(n) % 3,
+    ),  # of two levels of one place; 3: background
     'image_sizes': lambda n: torch.tensor([[32, 30]]).repeat(n, 1) - torch.arange(n)[:, None],
 }
 LOGITS = random((N, CLASSES))
@@ -133,6 +137,20 @@ OTHER_MAPS, WIDER_MAPS = (
     random((N, 3, 5, 7), (N, 6, 4, 6), (N, 9, 2, 2)),
     random((N, 5, 8, 8), (N, 4, 4, 4), (N, 7, 2, 1)),
 )
+
+
+#: What a dense head of three classes puts out, on two levels of one place each.
+TWO_LEVELS = random((N, 3, 1, 1), (N, 3, 1, 1))
+SCORES_AND_SIDES = random((N, 3, 1, 1), (N, 3, 1, 1), (N, 20, 1, 1), (N, 20, 1, 1))
+
+
+class Anchors:
+    """Of these levels: what a grid tells."""
+
+    classes = 3
+
+    def anchors(self, sizes: Any, like: Tensor) -> list[Tensor]:
+        return [like.new_tensor([[-8.0, -8.0, 12.0, 30.0]]), like.new_tensor([[4.0, 2.0, 40.0, 60.0]])]
 
 
 class Samples:
@@ -303,6 +321,21 @@ SETTINGS = {
                                                 zero_at_equality=False, by_sample=False, uncounted=('weights',),
                                                 constant=('index', 'sign')),
 
+    # detection: dense heads
+    'DenseKDLoss': Setting({'temperature': 2.0, 'positions': 'confident', 'threshold': 0.7, 'normalizer': 'confident'},
+                           TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'DenseKDLoss: all': Setting({'temperature': 3.0}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'DenseKDLoss: positive': Setting({'positions': 'positive'}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'LDLoss': Setting({'temperature': 4.0, 'positions': 'confident', 'threshold': 0.7, 'valuable_weight': 2.0,
+                       'normalize': True}, SCORES_AND_SIDES, SCORES_AND_SIDES, by_sample=False, smooth=None,
+                      prepare=lambda loss: setattr(loss, 'grid', Anchors())),
+    'LDLoss: as published': Setting({}, SCORES_AND_SIDES, SCORES_AND_SIDES, batch_mean=False, by_sample=False,
+                                    smooth=None),
+    'LDLoss: all': Setting({'positions': 'all'}, SCORES_AND_SIDES, SCORES_AND_SIDES, batch_mean=False,
+                           by_sample=False, smooth=None),
+    'QFLKDLoss': Setting({'beta': 1.5, 'positions': 'confident', 'threshold': 0.7, 'normalizer': 'confident'},
+                         TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'QFLKDLoss: all': Setting({}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
     # detection: feature maps
     'CWDLoss': Setting({'temperature': 2.0, 'normalize': True}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
                        by_sample=False),
@@ -376,6 +409,11 @@ class Trial:
         return [tap for side, taps in self.taps.items() if side != 'student' for tap in taps]
 
     @property
+    def taught(self) -> list[Tensor]:
+        """The student's taps that get gradients: LD's scores, which come first, do not."""
+        return self.student[len(self.student) // 2 :] if type(self.loss).__name__ == 'LDLoss' else self.student
+
+    @property
     def learns(self) -> bool:
         """Whether there are connectors."""
         return bool(list(self.loss.parameters()))
@@ -391,7 +429,13 @@ class Trial:
 
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
-        needs = {key: change(need) if isinstance(need, Tensor) else need for key, need in self.needs.items()}
+
+        def changed(need: Any) -> Any:
+            if isinstance(need, tuple):
+                return tuple(map(changed, need))
+            return change(need) if isinstance(need, Tensor) else need
+
+        needs = {key: changed(need) for key, need in self.needs.items()}
         return self.called(self.sides(change), needs)
 
     def called(self, given: Sequence[Any], needs: dict[str, Any], **parameters: Tensor) -> Tensor:
@@ -429,7 +473,7 @@ class Trial:
 
     def gradients(self) -> list[Tensor]:
         """Those of the student's taps and of the connectors."""
-        gradients = [tensor.grad for tensor in (*self.student, *self.loss.parameters())]
+        gradients = [tensor.grad for tensor in (*self.taught, *self.loss.parameters())]
         assert None not in gradients
         return [gradient for gradient in gradients if gradient is not None]
 
