@@ -45,7 +45,7 @@ def for_each_learner(losses: Mapping[str, Any], peers: Sequence[str]) -> dict[st
     for name, cfg in losses.items():
         given = isinstance(cfg, Mapping) and cfg.get('learner') == 'each'
         entries = _expand(str(name), cfg, ['student', *peers]) if given else {name: Entry(cfg)}
-        if taken := sorted(key for key in entries if key in found or (given and key in losses)):
+        if taken := sorted(key for key in entries if key in found or (given and key in losses and key != name)):
             raise ValueError(
                 f"losses['{name}'] has learner='each' and would become {taken}, which are there: rename one"
             )
