@@ -43,7 +43,7 @@ class Start:
         self.teacher: str = given.pop('teacher', None)
         #: For so many epochs the new rows train alone.
         self.alone = check_whole(given.pop('alone', 0), 'start: alone')
-        frozen = sorted(name for name, source in sources.items() if isinstance(source, Frozen))
+        frozen = sorted(n for n, source in sources.items() if isinstance(source, Frozen) and not source.changes)
         if given or self.teacher not in frozen:
             raise ValueError(f'start={spec!r} given, expected {_EXAMPLE}, where the teacher is one of {frozen}')
         source = self._source = cast(Frozen, sources[self.teacher])

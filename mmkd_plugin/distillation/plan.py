@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mmengine.logging import MessageHub, print_log
 
 from ..facts import Progress
+from ..teachers import Source
 from .schedule import Schedule, check_schedules
 from .term import Term
 from .turns import Turns
@@ -49,14 +50,26 @@ class Planner:
     Args:
         terms: Its losses.
         tasks: By learner, weight and schedule of its own losses.
+        sources: By name, what teaches.
         alone: For so many epochs only new rows of the student train.
     """
 
-    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]], alone: int = 0) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        tasks: Mapping[str, tuple[float, Schedule]],
+        sources: Mapping[str, Source] | None = None,
+        alone: int = 0,
+    ) -> None:
         #: For so many epochs only new rows of the student train.
         self.alone = alone
         self._terms = list(terms)
         self._tasks = dict(tasks)
+        asking = [(f'the {term.name} loss', term.needs) for term in terms]
+        asking += [(f"the teacher '{name}'", source.needs) for name, source in (sources or {}).items()]
+        self._asks = [
+            f'{who} needs the {need}' for need in ('epoch', 'iteration') for who, own in asking if need in own
+        ]
         self._checked = False
         #: Whose turn it is, which InTurnHook says.
         self.turns = Turns()
@@ -123,8 +136,7 @@ class Planner:
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
         asks += [f'start has alone={self.alone}'] * bool(self.alone)
-        for need in ('epoch', 'iteration'):
-            asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
+        asks += self._asks
         if info.get('epoch') is None and asks:
             raise RuntimeError(
                 f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "

@@ -74,7 +74,7 @@ class Distillation(nn.Module):
         check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
-        self.planner = Planner(self.terms, tasks, self.start.alone if self.start else 0)
+        self.planner = Planner(self.terms, tasks, self.sources, self.start.alone if self.start else 0)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -182,8 +182,9 @@ class Distillation(nn.Module):
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
                 classes = {name: teacher.classes for name, teacher in self.teachers.items()}
+                changing = {name for name, source in self.sources.items() if source.changes}
                 for term in self._in_order:
-                    term.prepare({'student': student, **networks}, self.data, classes)
+                    term.prepare({'student': student, **networks}, self.data, classes, changing)
             self._loaded = True
         for source in self.sources.values():
             source.get_ready(like, student, progress)

@@ -1,6 +1,6 @@
 """A term: one entry of `losses` in a config: a loss, what it reads of whom, who learns from it, and when it counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
+from ..facts import NEEDS, Batch, Facts, KnownNetworks, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
 from ..networks import BoxBranch, Network, Tap, check_grids
 from ..options import check_mapping
@@ -225,7 +225,11 @@ class Term(nn.ModuleList):
                 raise ValueError(f'{self.who}: {error}') from error
 
     def prepare(
-        self, networks: Mapping[str, Any], data: TrainingData, classes: Mapping[str, Sequence[str] | None]
+        self,
+        networks: Mapping[str, Any],
+        data: TrainingData,
+        classes: Mapping[str, Sequence[str] | None],
+        changing: Collection[str] = (),
     ) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
 
@@ -233,12 +237,14 @@ class Term(nn.ModuleList):
             networks: By side.
             data: The training data.
             classes: Of teachers, what they were trained to tell apart, where they say so.
+            changing: Sources whose weights change while they teach; the loss sees none of these, but as its learner.
 
         Raises:
             ValueError: If it asks for what is not there.
         """
         known = {side: classes[side] for side in self.on if side in classes}
-        facts = Facts({side: networks[side] for side in self.on}, self.on, data, known)
+        hidden = set(changing) - {self.learner}
+        facts = Facts(KnownNetworks({side: networks[side] for side in self.on}, hidden), self.on, data, known)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
             try:

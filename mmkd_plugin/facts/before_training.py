@@ -1,7 +1,7 @@
 """What is known before training: the networks with their weights, and the training data."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 from typing import Any
@@ -137,6 +137,33 @@ class TrainingData:
                 'mmkd_plugin.facts.TrainingData(dataset)'
             )
         return self._dataset
+
+
+class KnownNetworks(Mapping[str, Any]):
+    """Networks by side, of which some cannot be had: what a loss took over from them once would soon be wrong.
+
+    Args:
+        networks: By side.
+        changing: Those whose weights change while they teach.
+    """
+
+    def __init__(self, networks: Mapping[str, Any], changing: Collection[str] = ()) -> None:
+        self._networks = dict(networks)
+        self._changing = changing
+
+    def __getitem__(self, side: str) -> Any:
+        if side in self._changing:
+            raise ValueError(
+                f"it takes something over from the weights of '{side}' before training, and these change while it "
+                'teaches: use a teacher that stays as it is, or another loss'
+            )
+        return self._networks[side]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Labels(Source):
     """
 
     keys: ClassVar[tuple[str, ...]] = ('correct', 'temperature')
-    needs: ClassVar[tuple[str, ...]] = ('labels',)
+    needs = ('labels',)
 
     def __init__(self, name: str, correct: float = 0.99, temperature: float | None = None) -> None:
         super().__init__(name)

@@ -107,8 +107,12 @@ def untrained(spec: Any) -> Any:
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         return spec
-    frozen = {'untrained': True} if spec.get('type', 'Frozen') == 'Frozen' else {}
-    return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, **frozen}
+    plain = {key: value for key, value in spec.items() if key != 'checkpoint'}
+    if plain.get('type', 'Frozen') not in ('Frozen', 'Route'):
+        return plain
+    for key in ('type', 'anchors', 'switch', 'by_epoch'):
+        plain.pop(key, None)
+    return {**plain, 'untrained': True}
 
 
 def build_teacher(

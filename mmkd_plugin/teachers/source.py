@@ -32,8 +32,8 @@ class Source:
         name: Its key in ``teachers``.
     """
 
-    #: Of what losses may ask for, what it reads of a batch.
-    needs: ClassVar[tuple[str, ...]] = ()
+    #: Of what losses may ask for, what it asks of a batch.
+    needs: tuple[str, ...] = ()
     #: Keys that a config may give besides ``type``.
     keys: ClassVar[tuple[str, ...]] = ()
     #: Whether its network is trained beside the student, with losses of its own (:meth:`learn`).
@@ -65,6 +65,11 @@ class Source:
             FileNotFoundError: If a file that is named does not exist.
         """
         return cls(name, **spec)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the weights that its taps lie in change while it teaches: losses take nothing over from these."""
+        return self.model is None or self.learns or self.kept is not None
 
     def network(self, student: Network) -> Network:
         """Whose modules its taps name: its own network's, or else the student's."""
