@@ -17,8 +17,8 @@ class PhaseHook(Hook):
     """Restarts schedules of learning rate and momentum whenever a phase begins.
 
     A phase begins at the epoch at which a loss goes on or off, with each stage of a :class:`Route`, and where the
-    student trains as a whole after its new rows alone (``start``). There every learning rate is what it was at the start
-    of the run, and the schedulers of ``param_scheduler`` begin at their first epoch again, so that their numbers count
+    student trains as a whole after its new rows alone (``start``). There every learning rate is what it was when the
+    run began, and the schedulers of ``param_scheduler`` begin at their first epoch again, so that their numbers count
     from the start of the phase. It is exact in a resumed run, since schedulers keep their state in checkpoints.
 
     Args:
