@@ -148,9 +148,7 @@ def test_the_shape_of_the_deepest_map_whatever_the_stage():
         assert made.bottleneck(torch.zeros(2, *stage)).shape == (2, *deepest)
         assert [block[5].out_channels for block in made.bottleneck] == widths
         assert made(torch.zeros(2, *stage)).shape == (2, 5)
-    with pytest.raises(
-        ValueError, match=r'x is a map of \(8, 8\) pixels, which halving does not bring to'
-    ):
+    with pytest.raises(ValueError, match=r'x is a map of \(8, 8\) pixels, which halving does not bring to'):
         exit_of((4, 8, 8), (8, 3, 3))
 
 
