@@ -141,7 +141,7 @@ class Exits(Source):
         recorded = Taps(self.model, taps, self.name)
         own = batch.values['student']
         with recorded.recording():
-            scores = [exit_(own[stage]) for exit_, stage in zip(self.model, self.stages, strict=True)]
+            scores = [exit_(_fast(own[stage])) for exit_, stage in zip(self.model, self.stages, strict=True)]
         return recorded, scores
 
 
@@ -187,6 +187,11 @@ def _exit(stage: Tensor, deepest: Tensor, classes: int, who: str) -> nn.Module:
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     parts = {'bottleneck': nn.Sequential(*layers), 'pool': pool, 'fc': nn.Linear(channels, classes)}
     return nn.Sequential(OrderedDict(parts))
+
+
+def _fast(stage: Tensor) -> Tensor:
+    """The map in the memory format that depthwise convolutions are fast in: on a CPU, channels last (half the time)."""
+    return stage.contiguous(memory_format=torch.channels_last) if stage.device.type == 'cpu' else stage
 
 
 def _read_paths(spec: Mapping[str, Any], who: str) -> tuple[list[Tap], Tap]:
