@@ -271,7 +271,7 @@ class Distillation(nn.Module):
         for term in active:
             compared = self.routes.compared(term, batch, taught)
             if term.learner in term.on:
-                term.check_gradient(compared[term.learner])
+                term.check_gradient(compared[term.learner], self.planner.alone if plan.alone else 0)
             value = term(compared, batch)
             if torch.is_grad_enabled() and not value.requires_grad:
                 raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')

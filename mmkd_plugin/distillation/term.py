@@ -261,11 +261,12 @@ class Term(nn.ModuleList):
                     'theirs already: make them in build_connectors(), and fill them here, as by self.margin.copy_(...)'
                 )
 
-    def check_gradient(self, values: Mapping[Tap, Tensor]) -> None:
+    def check_gradient(self, values: Mapping[Tap, Tensor], alone: int = 0) -> None:
         """Refuse to teach nothing.
 
         Args:
             values: Of the learner, or what became of them.
+            alone: If only new rows of the student train now, the epoch at which the rest begins.
 
         Raises:
             RuntimeError: If a tapped tensor of the learner carries no gradient.
@@ -278,6 +279,11 @@ class Term(nn.ModuleList):
                 raise RuntimeError(
                     f'{self.who}: what is written at {[str(tap) for tap in self.through]} does not reach {dead} of '
                     f"'{self.sources[0]}': read it behind the place that is written"
+                )
+            if alone and self.learner == 'student':
+                raise RuntimeError(
+                    f'{self.who} reads {dead} of the student, which carries no gradient while its new rows train alone '
+                    f'(start): let the loss begin after that, schedule=dict(begin={alone})'
                 )
             raise RuntimeError(
                 f'{self.who} reads {dead} of the {self.learner}, which carries no gradient, so that would teach '

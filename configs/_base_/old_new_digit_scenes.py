@@ -1,6 +1,6 @@
 # The digits 5 to 9 after 0 to 4: the student starts from what configs/digit_scenes/lwf_old_faster_rcnn.py leaves
 # (tools/chain.py). The old digits are in the pictures, and have no boxes.
-_base_ = '../../digit_scenes/faster_rcnn_student.py'
+_base_ = '../digit_scenes/faster_rcnn_student.py'
 
 model = dict(
     type='Distilled',

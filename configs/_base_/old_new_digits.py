@@ -1,6 +1,6 @@
 # The digits 5 to 9 after 0 to 4: the student starts from what configs/digits/lwf_old_resnet.py leaves (tools/chain.py),
 # with a classifier of ten, of which the five new rows train alone at first.
-_base_ = '../../digits/resnet_student.py'
+_base_ = '../digits/resnet_student.py'
 
 model = dict(
     type='Distilled',
