@@ -106,6 +106,9 @@ def teachers_of(recipe):
         return {'teachers': {name: left_by(path) for name, path in runs.items()}}
     if runs is None and (zoo_config := TABLE.zoo(recipe.teacher, recipe.setting)):
         return {'teacher': {'config': zoo_config}}
+    if anchors := TABLE.pairs[recipe.setting][recipe.pair].get('anchors'):
+        left = {**left_by(runs), 'checkpoint': f'work_dirs/{PurePath(runs).stem}/epoch_{{}}.pth'}
+        return {'teacher': {'type': 'Route', **left, 'anchors': anchors}}
     return {'teacher': left_by(runs or plain_path(recipe.teacher, recipe.setting))}
 
 
@@ -124,11 +127,23 @@ def left_by(path):
 @pytest.mark.parametrize('recipe', [r for r in DISTILLED if runs_of(r)], ids=lambda recipe: PurePath(recipe.path).stem)
 def test_a_teacher_that_another_run_trains_is_of_the_table_and_of_the_named_network(recipe):
     runs = runs_of(recipe)
-    of_table = {other.path for other in RECIPES} | {path for *_, path in PLAIN}
+    of_table = {other.path for other in RECIPES} | {path for *_, path in PLAIN} | {*TABLE.schemes}
     network = content(plain_path(recipe.teacher, recipe.setting))['model']
     for path in [runs] if isinstance(runs, str) else runs.values():
         assert path in of_table
         assert plain_student(load(path).model).to_dict() == network
+
+
+def test_a_route_names_what_its_teacher_keeps():
+    """The Runner writes a checkpoint after every interval, and the last one."""
+    found = [TABLE.pairs[s][pair] for pair, s in PAIRS if 'anchors' in TABLE.pairs[s][pair]]
+    assert found
+    for pair in found:
+        cfg = load(pair['runs'])
+        checkpoint, epochs = cfg.default_hooks.checkpoint, cfg.train_cfg.max_epochs
+        assert checkpoint.max_keep_ckpts == -1
+        assert checkpoint.backend_args == {'backend': 'atomic'}
+        assert pair['anchors'] == [*range(checkpoint.interval, epochs, checkpoint.interval), epochs]
 
 
 @pytest.mark.parametrize(('network', 'setting'), TEACHERS)

@@ -261,9 +261,10 @@ def same(model, other):
 EMA = {'custom_hooks': [{'type': 'EpochSeedHook'}, {'type': 'DistillHook'}, {'type': 'EMAHook', 'momentum': 0.1}]}
 
 
-@pytest.mark.parametrize(
-    'more', [{}, EMA, {'optim_wrapper.accumulative_counts': 2}], ids=['plain', 'ema', 'accumulated']
-)
+ACCUMULATED = {'optim_wrapper.accumulative_counts': 2}
+
+
+@pytest.mark.parametrize('more', [{}, EMA, ACCUMULATED], ids=['plain', 'ema', 'accumulated'])
 def test_through_the_runner_killed_and_resumed(tmp_path, more):
     whole = runner_of(config(tmp_path / 'whole', **more)).train()
     assert int(whole.distill.kept.teacher.steps) == (6 if more == ACCUMULATED else 12)

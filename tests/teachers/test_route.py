@@ -14,6 +14,7 @@ from mmkd_plugin.hooks import DistillHook, PhaseHook
 from mmkd_plugin.losses import kd_loss
 from mmkd_plugin.networks import Tap
 from mmkd_plugin.teachers import build_source, untrained
+from mmkd_plugin.teachers.stages import Greedy
 from tests.conftest import KD, batch, build, student_cfg, trained_like
 from tests.detection import DKD, detector, faster_rcnn_cfg
 from tests.detection import batch as scenes
@@ -306,7 +307,7 @@ def test_iterations_are_counted_where_there_are_no_epochs(tmp_path, anchors, mon
         runner_of(iterations(tmp_path / 'wrong')).train()
 
 
-GREEDY = {'type': 'greedy', 'every': 1, 'threshold': 1.2, 'samples': 12}
+SEARCH = {'type': 'greedy', 'every': 1, 'threshold': 1.2, 'samples': 12}
 
 
 def chosen():
@@ -315,17 +316,21 @@ def chosen():
 
 def test_a_search_chooses_by_the_divergence_and_resumes(tmp_path, anchors, monkeypatch):
     gaps: list[list[float]] = []
-    choose = 'mmkd_plugin.teachers.stages.Greedy.choose'
     # always the next, so that there are two stages to resume in
-    monkeypatch.setattr(choose, lambda self, current, seen: gaps.append(seen) or current + 1)
-    whole = runner_of(config(tmp_path / 'whole', switch=GREEDY)).train()
+
+    def choose(self: Any, current: int, seen: list[float]) -> int:
+        gaps.append(seen)
+        return current + 1
+
+    monkeypatch.setattr(Greedy, 'choose', choose)
+    whole = runner_of(config(tmp_path / 'whole', switch=SEARCH)).train()
     assert chosen() == [[1, 1], [2, 2]]
     assert [len(seen) for seen in gaps] == [3, 2]
     assert all(gap > 0 for seen in gaps for gap in seen)
     for iteration in (6, 9):
         folder = tmp_path / f'part{iteration}'
-        kill(config(folder, switch=GREEDY), iteration)
-        same(resumed(config(folder, switch=GREEDY)), whole)
+        kill(config(folder, switch=SEARCH), iteration)
+        same(resumed(config(folder, switch=SEARCH)), whole)
         assert chosen() == [[1, 1], [2, 2]]
     first, second = gaps[:2]
     # killed in the epoch 1 and resumed before it; killed in the epoch 2 and resumed before it
@@ -334,7 +339,7 @@ def test_a_search_chooses_by_the_divergence_and_resumes(tmp_path, anchors, monke
 
 def test_what_a_search_measures(tmp_path, anchors, monkeypatch):
     """On all training images, as an independent loop over them measures it."""
-    cfg = config(tmp_path / 'run', 2, switch={**GREEDY, 'samples': 40, 'threshold': 100.0})
+    cfg = config(tmp_path / 'run', 2, switch={**SEARCH, 'samples': 40, 'threshold': 100.0})
     cfg.train_dataloader.dataset.pipeline = [{'type': 'PackInputs'}]
     runner = runner_of(cfg)
     seen: dict[str, Any] = {}
@@ -354,19 +359,19 @@ def test_what_a_search_measures(tmp_path, anchors, monkeypatch):
                     for p in (anchor(images) for anchor in anchors.values())
                 ]
 
-    told: list[list[float]] = []
+    told: dict[int, list[float]] = {}
     runner.register_hook(Watch())
-    monkeypatch.setattr('mmkd_plugin.teachers.stages.Greedy.choose', lambda self, at, gaps: told.append(gaps) or 2)
+    monkeypatch.setattr(Greedy, 'choose', lambda self, current, gaps: told.setdefault(0, gaps) and 2)
     runner.train()
     assert told[0] == pytest.approx(seen['gaps'], rel=1e-3)
 
 
 def test_a_search_needs_logits_and_somebody_who_searches(student, tmp_path, anchors):
-    cfg = config(tmp_path / 'run', switch=GREEDY)
+    cfg = config(tmp_path / 'run', switch=SEARCH)
     cfg.model.losses = {'loss_at': {'type': 'ATLoss', 'on': 'backbone.layer3'}}
     with pytest.raises(RuntimeError, match='a search compares predictions, and no loss compares logits'):
         runner_of(cfg).train()
-    model = distill(student, KD, teacher=spec(tmp_path, switch=GREEDY))
+    model = distill(student, KD, teacher=spec(tmp_path, switch=SEARCH))
     hub = MessageHub.get_current_instance()
     hub.update_info('epoch', 0)
     with pytest.raises(RuntimeError, match=r"nobody searches for anchors: add dict\(type='DistillHook'\)"):
@@ -435,7 +440,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mmengine.logging import MessageHub
-from tests.teachers.test_route import GREEDY, spec
+from tests.teachers.test_route import SEARCH, spec
 from tests.end_to_end.helpers import tiny_options, train_here
 from mmengine.config import Config
 import mmkd_plugin.launch as launch
@@ -444,7 +449,7 @@ read = launch._read_config
 
 def with_route(args):
     cfg = read(args)
-    cfg.model.teacher = spec(folder, switch={**GREEDY, 'every': 2, 'threshold': 3.0})
+    cfg.model.teacher = spec(folder, switch={**SEARCH, 'every': 2, 'threshold': 3.0})
     return cfg
 
 launch._read_config = with_route

@@ -95,4 +95,4 @@ def test_runs_that_are_too_short():
     with pytest.raises(ValueError, match='a search counts epochs, and by_epoch=False is given'):
         Stages(3, GREEDY, by_epoch=False)
     with pytest.raises(ValueError, match="by_epoch='no' given"):
-        Stages(3, by_epoch='no')
+        Stages(3, by_epoch='no')  # type: ignore[arg-type]
