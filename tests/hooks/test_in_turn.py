@@ -64,7 +64,7 @@ def naive(nets, batch, steps):
             z = net(images, mode='tensor')
             losses = [cross_entropy(z, labels), *(kd_loss(z, other, 1.0) / len(others) for other in others)]
             optimizer.zero_grad()
-            sum(losses).backward()
+            torch.stack(losses).sum().backward()
             optimizer.step()
             logged.append([loss.item() for loss in losses])
     return logged
