@@ -182,6 +182,8 @@ def tiny(size: Size) -> Size:
     """The same kinds of taps, small."""
 
     def shrunk(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        if size.related:
+            return tuple((4, *shape[1:]) for shape in shapes)
         return tuple((4, max(4, shape[1] // 16), *(max(2, side // 4) for side in shape[2:])) for shape in shapes)
 
     return Size(shrunk(size.student), shrunk(size.teacher), size.in_step)

@@ -32,12 +32,14 @@ class Size:
         teacher: The same, or one for each of several teachers; the student's where it is left out.
         in_step: Whether a step of the ResNet34→18 recipe, batch 32, has it. (With several, it has them all.)
         too_large: Whether common forms that broadcast take more memory here than most computers have.
+        related: Whether the widths of the taps belong together, so that a tiny one has fewer rows only.
     """
 
     student: tuple[Shape, ...]
     teacher: tuple[Shape, ...] = ()
     in_step: bool = False
     too_large: bool = False
+    related: bool = False
 
     def __str__(self) -> str:
         shapes = ['x'.join(map(str, shape)) for shape in self.student]
@@ -82,6 +84,12 @@ HEADS = tuple(Size(tuple((n, 80, side, side) for side in LEVELS)) for n in (2, 8
 GFL_HEADS = tuple(
     Size((*size.student, *((n, 68, side, side) for side in LEVELS))) for n, size in zip((2, 8), HEADS, strict=True)
 )
+#: Of a network for half as many classes.
+OLDER_LOGITS = tuple(
+    Size(size.student, ((size.student[0][0], size.student[0][1] // 2),), size.in_step) for size in LOGITS[:3]
+)
+#: Scores and boxes of the RoIs of two images on COCO, of detectors for 80 and for 40 classes.
+OLDER_BRANCHES = (Size(((1024, 81), (1024, 320)), ((1024, 41), (1024, 160)), related=True),)
 #: With three teachers.
 TEACHERS_LOGITS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in LOGITS)
 #: With three teachers.
@@ -210,6 +218,26 @@ def ensemble_kd(loss: Any, student: Tensor, teachers: dict[str, Tensor]) -> Tens
     t = loss.temperature
     target = torch.stack([(teacher / t).softmax(1) for teacher in teachers.values()]).mean(0)
     return F.kl_div((student / t).log_softmax(1), target, reduction='batchmean') * t**2
+
+
+def lwf(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """Probabilities to the power of 1/T, renormalised."""
+
+    def softened(logits: Tensor) -> Tensor:
+        powers = logits.softmax(1) ** (1 / loss.temperature)
+        return powers / powers.sum(1, keepdim=True)
+
+    return -(softened(teacher) * softened(student[:, : teacher.size(1)]).log()).sum(1).mean()
+
+
+def ilod(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """All RoIs sorted, every class with a box of its own."""
+    old = teacher[0].size(1) - 1
+    taken = teacher[0].softmax(1)[:, -1].argsort()[: int(len(teacher[0]) * loss.share)]
+    logits = [torch.cat([scores[:, :old], scores[:, -1:]], 1)[taken] for scores in (student[0], teacher[0])]
+    logits = [scores - scores.mean(1, keepdim=True) for scores in logits]
+    boxes = [side[1].view(len(side[1]), -1, 4)[:, :old][taken] for side in (student, teacher)]
+    return F.mse_loss(logits[0], logits[1]) + F.mse_loss(boxes[0], boxes[1], reduction='none').sum(2).mean()
 
 
 def dkd(loss: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -653,6 +681,8 @@ ENTRIES = {
     'KDLoss: standardised': Entry(LOGITS, kd, {'temperature': 2.0, 'standardize': True}),
     'DKDLoss': Entry(LOGITS, dkd),
     'DISTLoss': Entry(LOGITS, dist),
+    'LwFLoss': Entry(OLDER_LOGITS, lwf),
+    'ILODLoss': Entry(OLDER_BRANCHES, ilod, signed=True),
     # maps: hints, attention, selectivity
     'FitNetLoss': Entry(MAPS, fitnet, takes='a convolution and its batch norm on every map'),
     'ATLoss': Entry(MAPS, attention, takes='squares of every map'),
