@@ -129,11 +129,8 @@ class Term(nn.ModuleList):
                 f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one '
                 'process while the others wait for its rows: give gather=False'
             )
-        if outputs := self.dense_outputs:
-            grids = {side: networks[side].dense_grid(taps, outputs, self.who) for side, taps in self.on.items()}
-            check_grids(grids, outputs, self.who)
-            for module in self:
-                module.grid = grids[self.learner]  # type: ignore[assignment]
+        if self.dense_outputs:
+            self._share_grid(networks)
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]
@@ -143,6 +140,15 @@ class Term(nn.ModuleList):
                     networks[side].check_logits(tap, self.who)
                 if 'labels' in self.needs and side == self.learner:
                     networks[side].check_labels(tap, self.who)
+
+    def _share_grid(self, networks: Mapping[str, Network]) -> None:
+        """See that all dense heads that it reads score the same places, and tell the loss which."""
+        read = self.sources if self.through else self.on  # what goes through a source is read there
+        outputs = self.dense_outputs
+        grids = {side: networks[side].dense_grid(self.on[side], outputs, self.who) for side in read}
+        check_grids(grids, outputs, self.who)
+        for module in self:
+            module.grid = next(iter(grids.values()))  # type: ignore[assignment]
 
     def _check_rows(self, found: Mapping[str, list[BoxBranch | None]]) -> None:
         """Refuse to compare rows that are images with rows that are RoIs."""

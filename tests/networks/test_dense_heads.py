@@ -229,9 +229,32 @@ class TestRefusals:
         with pytest.raises(ValueError, match='PAAHead assigns image by image'):
             network_of(model).dense_grid([Tap.parse(path) for path in SCORES], ('scores',), 'loss')
 
+    def test_rois_have_no_boxes(self):
+        cfg = faster_rcnn_cfg()
+        losses = {'loss_fgd': {'type': 'FGDLoss', 'on': 'roi_head.bbox_roi_extractor'}}
+        with pytest.raises(ValueError, match='knows something of each whole image, and reads RoIs'):
+            distilled(losses, cfg, cfg)
+
     def test_classifiers(self, student, teacher):
         with pytest.raises(ValueError, match=r"'head\.fc' of the student lies in none"):
             distill(student, {'loss_kd': {'type': 'DenseKDLoss', 'on': 'head.fc'}}, teacher=teacher)
+
+
+def test_what_goes_through_a_teacher():
+    """The student's last features through the teacher's last layer: compared with the teacher's own scores."""
+    losses = {
+        'loss_kd': {
+            'type': 'QFLKDLoss',
+            'on': {'student': [f'bbox_head.cls_convs.0@{i}' for i in range(5)], 'teacher': SCORES},
+            'through': [f'bbox_head.cls_convs.0@{i}' for i in range(5)],
+        }
+    }
+    model = distilled(losses, cfg_of('GFL'), cfg_of('GFL'))
+    value = model(**batch(), mode='loss')['loss_kd']
+    assert value > 0
+    value.backward()
+    assert model.bbox_head.cls_convs[0].conv.weight.grad.any()
+    assert model.bbox_head.gfl_cls.weight.grad is None
 
 
 def test_centerness():
