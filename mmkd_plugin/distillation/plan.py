@@ -43,6 +43,10 @@ class Plan(NamedTuple):
         """Whether all that learn do so from their own losses, so that these reach all of them."""
         return all(self.tasks[name] for name in self.learn)
 
+    def tells(self, learner: str) -> bool:
+        """Whether the log has this learner's own losses of this step, be they off by schedule."""
+        return self.turn in (None, learner)
+
 
 class Planner:
     """Knows all schedules of a distillation.
@@ -65,6 +69,7 @@ class Planner:
         self.alone = alone
         self._terms = list(terms)
         self._tasks = dict(tasks)
+        self._apart = {name for name, source in (sources or {}).items() if source.learns and source.apart}
         asking = [(f'the {term.name} loss', term.needs) for term in terms]
         asking += [(f"the teacher '{name}'", source.needs) for name, source in (sources or {}).items()]
         self._asks = [
@@ -103,8 +108,8 @@ class Planner:
         progress, turn = self._progress(), self.turns.learner
         tasks, factors = self._factors(progress)
         if turn is not None:
-            tasks = {name: factor if name == turn else 0.0 for name, factor in tasks.items()}
-            factors = {term.name: factors[term.name] if term.learner == turn else 0.0 for term in self._terms}
+            tasks = {name: factor if self.turn_of(name) == turn else 0.0 for name, factor in tasks.items()}
+            factors = {t.name: factors[t.name] if self.turn_of(t.learner) == turn else 0.0 for t in self._terms}
         due = [term for term in self._terms if factors[term.name]]
         phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
         if not phase:
@@ -116,6 +121,7 @@ class Planner:
         runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
         learn = {name for name, factor in tasks.items() if factor}
         learn |= {term.learner for term in due if term.learner in term.on}
+        learn |= {self.turn_of(name) for name in learn}  # what goes on from the student's pass trains the student
         alone = progress.epoch < self.alone
         phase = (*phase, *['new rows alone'] * alone)
         return Plan(progress, tasks, factors, due, phase, runs, learn, turn, alone)
@@ -123,8 +129,14 @@ class Planner:
     def has_turn(self) -> list[str]:
         """The learners for which something is on now, the student first."""
         tasks, factors = self._factors(self._progress())
-        taught = {term.learner for term in self._terms if factors[term.name]}
-        return [name for name, factor in tasks.items() if factor or name in taught]
+        on = [name for name, factor in tasks.items() if factor]
+        on += [term.learner for term in self._terms if factors[term.name]]
+        on = [self.turn_of(name) for name in on]
+        return [name for name in tasks if name in on]
+
+    def turn_of(self, learner: str) -> str:
+        """With whom one learns: by itself, or with the student, from whose pass it goes on."""
+        return learner if learner in self._apart else 'student'
 
     def _factors(self, progress: Progress) -> tuple[dict[str, float], dict[str, float]]:
         """How much counts now: of learners' own losses, and of terms."""

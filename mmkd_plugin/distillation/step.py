@@ -12,7 +12,9 @@ from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
+from .checks import assigned_taps, check_term
 from .each import for_each_learner
+from .entries import scaled, tensors
 from .finite import FiniteGuard
 from .growth import Start
 from .phase_log import PhaseLog
@@ -55,7 +57,7 @@ class Distillation(nn.Module):
         self.start = None if start is None else Start(start, student, sources)
         peers = {name: source for name, source in sources.items() if source.learns}
         losses = check_losses(losses, may_be_empty=start is not None)
-        entries = for_each_learner(losses, list(peers))
+        entries = for_each_learner(losses, [name for name, peer in peers.items() if peer.apart])
         terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
         self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
@@ -113,36 +115,9 @@ class Distillation(nn.Module):
         networks = {'student': student, **{name: source.network(student) for name, source in self.sources.items()}}
         for term in self.terms:
             term.locate(networks)
-            readers = [term.who] if 'labels' in term.needs else []
-            readers += [f"'{name}' of {term.who}" for name in term.sources if 'labels' in self.sources[name].needs]
-            if readers and student.softens_labels:
-                raise ValueError(
-                    f"{readers[0]} needs one class per image, and the student's data preprocessor makes soft labels "
-                    '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
-                    'KDLoss with a trained teacher'
-                )
-            same = [name for name in term.sources if isinstance(self.sources[name], Own) and name != 'student']
-            if any(term.learner == 'student' and term.taps(name) == term.taps('student') for name in same):
-                raise ValueError(
-                    f"{term.who} compares '{term.taps('student')[0]}' of the student with itself, and teaches nothing: "
-                    f"name two places, as in on=dict(student='backbone.layer3', {same[0]}='backbone.layer4')"
-                )
+            check_term(term, student, self.sources)
         #: By dense head, where the student's own loss is told which class each position is of.
-        self._assigned: dict[str, Tap] = {}
-        for term in self.terms:
-            if 'assignments' in term.needs:
-                told = student.assigned_at(term.taps('student'))
-                if not told:
-                    raise ValueError(
-                        f'{term.who} needs the assignments of a dense head, and reads none that is told them: tap '
-                        "one, as in on='bbox_head[0][0]'"
-                    )
-                self._assigned |= told
-        if len(self._assigned) > 1:
-            raise ValueError(
-                f'losses need the assignments of {" and ".join(self._assigned)}, expected those of one dense head: '
-                'they are told which class a position is of, and not by whom'
-            )
+        self._assigned = assigned_taps(self.terms, student)
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
@@ -253,14 +228,14 @@ class Distillation(nn.Module):
         self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [term for term in plan.due if batch.regions.keys() >= term.branches]
         batch.values['student'] = recorded.values(self.routes.asked('student', active))
-        found = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
-        losses = found if plan.turn in (None, 'student') else {}
+        found = {name: scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        losses = found if plan.tells(self.planner.turn_of('student')) else {}
         for name, peer in self._beside().items():
             if name in plan.runs:
                 with _pass_of(peer.model, name in plan.learn):
                     own = peer.learn(batch, self.routes.asked(name, active))
-                found = {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
-                losses |= found if plan.turn in (None, name) else {}
+                found = {f'{name}.{key}': scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+                losses |= found if plan.tells(self.planner.turn_of(name)) else {}
         return losses, active
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
@@ -275,7 +250,7 @@ class Distillation(nn.Module):
             value = term(compared, batch)
             if torch.is_grad_enabled() and not value.requires_grad:
                 raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')
-            losses[term.name] = _scaled(term.name, value, plan.factors[term.name])
+            losses[term.name] = scaled(term.name, value, plan.factors[term.name])
         return losses
 
     def _leave_out(
@@ -297,7 +272,7 @@ class Distillation(nn.Module):
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
         complete = list(active) == plan.due
         if not plan.is_plain:  # what is on may reach a part of the learners only
-            values = [value for name, entry in losses.items() if 'loss' in name for value in _tensors(entry)]
+            values = [value for name, entry in losses.items() if 'loss' in name for value in tensors(entry)]
             off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
             if not complete:  # other processes may have had RoIs
                 off, unused = [], off
@@ -323,16 +298,3 @@ def _branches(terms: Iterable[Term]) -> list[BoxBranch]:
 def _labels(told: Iterable[Any]) -> list[Tensor]:
     """Of what classification losses take in, some with a score beside the labels."""
     return [item[0] if isinstance(item, (list, tuple)) else item for item in told]
-
-
-def _tensors(entry: Any) -> list[Tensor]:
-    return list(entry) if isinstance(entry, (list, tuple)) else [entry]
-
-
-def _scaled(name: str, value: Any, factor: float) -> Any:
-    """A loss times a factor; other entries (accuracies) and factor 1 leave it as it is."""
-    if 'loss' not in name or factor == 1:
-        return value
-    if factor == 0:  # and no way back, so that nothing is computed for it
-        return [torch.zeros_like(v) for v in value] if isinstance(value, (list, tuple)) else torch.zeros_like(value)
-    return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor

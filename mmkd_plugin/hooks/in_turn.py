@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from ..randomness import keep_random_state
+from ..teachers import Average
 from .distill import distillation_of
 
 
@@ -22,12 +23,13 @@ class InTurnHook(Hook):
     as in training, without gradient, and stay bit for bit as they are, running statistics included (where the paper
     says nothing of these). Without this hook all learn together, from one pass of each.
 
-    With K learners a batch costs K passes of each instead of one, K(K-1) more, and no more backward passes. A learner
-    that nothing teaches at a time has no turn. The log has the losses of all turns, and its iterations are batches.
+    Exits of the student have its turn. With K learners a batch costs K passes of each instead of one, K(K-1) more, and
+    no more backward passes. A learner that nothing teaches at a time has no turn. The log has the losses of all turns,
+    and its iterations are batches.
 
     Raises:
-        RuntimeError: Before training, if there are no peers, or gradients are accumulated: an update would then mix
-            turns.
+        RuntimeError: Before training, if there are no peers, if gradients are accumulated, since an update would then
+            mix turns, or if a teacher averages the student's updates.
     """
 
     priority = 'VERY_LOW'  # when everybody else is ready for the step, and the wait for data has been timed
@@ -35,10 +37,16 @@ class InTurnHook(Hook):
     def before_train(self, runner: Any) -> None:
         """See that turns can be taken."""
         distillation = distillation_of(runner)
-        if distillation is None or not distillation.peers:
+        sources = {} if distillation is None else distillation.sources
+        if not any(source.learns and source.apart for source in sources.values()):
             raise RuntimeError(
                 "InTurnHook: there is nobody to take turns with: give teachers=dict(peer=dict(type='Peer', ...)), or "
                 'drop the hook'
+            )
+        if averages := [name for name, source in sources.items() if isinstance(source, Average)]:
+            raise RuntimeError(
+                f'InTurnHook: {averages[0]} (Average) takes over every update of the optimizer, of which there are '
+                'several for each batch: drop one of them'
             )
         wrapper = runner.optim_wrapper
         wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]

@@ -81,9 +81,9 @@ class LearnerOptimWrapperConstructor:
     ``optim_wrapper=dict(constructor='LearnerOptimWrapperConstructor', student=dict(optimizer=dict(...)),
     peer=dict(optimizer=dict(...)))``: by learner what ``optim_wrapper`` is for one model, with ``clip_grad``,
     ``paramwise_cfg`` and a ``constructor`` of its own, if wanted. Parameters have the names that they have in the
-    learner's plain model; learnable parts of a loss, ``distill.losses.…``, are with the learner that it teaches.
-    ``accumulative_counts`` stands beside the learners. ``param_scheduler`` is one for all or, as with every
-    ``OptimWrapperDict``, a dictionary by learner. The log has ``student.lr`` and ``peer.lr``.
+    learner's plain model; learnable parts of a loss, ``distill.losses.…``, are with the learner that it teaches, and
+    exits with the student. ``accumulative_counts`` stands beside the learners. ``param_scheduler`` is one for all or,
+    as with every ``OptimWrapperDict``, a dictionary by learner. The log has ``student.lr`` and ``peer.lr``.
 
     Mixed precision needs one gradient scaler for the one backward pass: there, take one optimizer, with
     ``paramwise_cfg=dict(custom_keys={'distill.peers.peer': dict(lr_mult=0.5)})``.
@@ -119,7 +119,8 @@ class LearnerOptimWrapperConstructor:
         distillation: Any = getattr(student, 'distill', None)
         if distillation is None:
             raise TypeError(f'{CONSTRUCTOR}: the model is a {type(student).__name__} without peers, expected Distilled')
-        learners = {'student': student, **distillation.peers}
+        apart = {name: net for name, net in distillation.peers.items() if distillation.sources[name].apart}
+        learners = {'student': student, **apart}
         if set(learners) != set(self.learners):
             raise ValueError(
                 f'optim_wrapper has settings for {sorted(self.learners)}, expected some for each of {list(learners)}: '
@@ -127,8 +128,9 @@ class LearnerOptimWrapperConstructor:
             )
         wrappers = {}
         for name, network in learners.items():
-            losses = {term.name: term for term in distillation.terms if term.learner == name}
-            parts = {**distillation._modules, 'peers': nn.ModuleDict()} if name == 'student' else {}
+            losses = {t.name: t for t in distillation.terms if distillation.planner.turn_of(t.learner) == name}
+            exits = nn.ModuleDict({key: net for key, net in distillation.peers.items() if key not in apart})
+            parts = {**distillation._modules, 'peers': exits} if name == 'student' else {}
             beside = nn.ModuleDict({**parts, 'losses': nn.ModuleDict(losses)})
             # a shallow copy with other children: the learner, what is trained with it, and nobody else
             view = copy.copy(network)

@@ -79,6 +79,11 @@ class Source:
         """What it wants tapped in the student's own pass; here, the same taps, unless it has a network of its own."""
         return list(taps) if self.model is None else []
 
+    @property
+    def apart(self) -> bool:
+        """Of one that learns, whether its losses reach only itself: it goes on from nothing of the student's pass."""
+        return not self.asks_student(())
+
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """Example values when the model is built: to learn shapes, and to find mistakes; here, what it would read.
 

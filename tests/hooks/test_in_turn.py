@@ -175,6 +175,36 @@ def test_phases_are_told_once_for_each_learner(tmp_path):
     assert 'phase of peer + loss_kl_peer from epoch 1' in log
 
 
+EXITS = {'type': 'Exits', 'after': ['backbone.layer2', 'backbone.layer3'], 'to': 'backbone.layer4'}
+
+
+def test_exits_have_the_students_turn(student):
+    peer = {'type': 'Peer', 'model': build(student_cfg(), 7)}
+    kd = {'type': 'KDLoss', 'learner': 'exits', 'on': {'exits': '0.fc', 'student': 'head.fc'}, 'temperature': 1.0}
+    model = distill(student, {'loss_kl': EACH, 'loss_kd': kd}, teachers={'peer': peer, 'exits': EXITS}).train()
+    assert [term.name for term in model.distill.terms] == ['loss_kl_student', 'loss_kl_peer', 'loss_kd']
+    assert model.distill.planner.has_turn() == ['student', 'peer']
+    runner, before = runner_like(model), copy.deepcopy(model.state_dict())
+    model.distill.planner.turns.learner = 'student'
+    logged = model.train_step(data(), runner.optim_wrapper)
+    assert list(logged) == ['loss', 'exits.0.loss', 'exits.1.loss', 'loss_kl_student', 'loss_kd']
+    after = model.state_dict()
+    assert not torch.equal(after['distill.peers.exits.0.fc.weight'], before['distill.peers.exits.0.fc.weight'])
+    assert all(torch.equal(after[key], before[key]) for key in after if key.startswith('distill.peers.peer.'))
+    before = copy.deepcopy(after)
+    model.distill.planner.turns.learner = 'peer'
+    assert list(model.train_step(data(), runner.optim_wrapper))[-2:] == ['peer.loss', 'loss_kl_peer']
+    after = model.state_dict()
+    assert {key.split('.')[2] for key in after if not torch.equal(after[key], before[key])} == {'peer'}
+
+
+def test_an_average_of_updates_is_refused(student):
+    teachers = {'peer': {'type': 'Peer', 'model': build(student_cfg(), 7)}, 'mean': {'type': 'Average'}}
+    losses = {'loss_kl': EACH, 'loss_mean': {**KD['loss_kd'], 'teacher': 'mean'}}
+    with pytest.raises(RuntimeError, match=r'mean \(Average\) takes over every update'):
+        train(runner_like(distill(student, losses, teachers=teachers)), data())
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(RuntimeError, match='accumulative_counts=2, expected 1'):
         train(runner_like(learners(), accumulative_counts=2), data())

@@ -180,3 +180,14 @@ def test_three(student):
     before = copy.deepcopy(model.state_dict())
     model.train_step(data(), build_optim_wrapper(model, cfg))
     assert [n for n, p in model.named_parameters() if p.ndim > 1 and torch.equal(p, before[n])] == []
+
+
+def test_exits_are_with_the_student(student):
+    exits = {'type': 'Exits', 'after': ['backbone.layer2'], 'to': 'backbone.layer4'}
+    teachers = {'peer': {'type': 'Peer', 'model': build(student_cfg(), 7)}, 'exits': exits}
+    kd = {'type': 'KDLoss', 'learner': 'exits', 'on': {'exits': '0.fc', 'student': 'head.fc'}, 'temperature': 1.0}
+    model = distill(student, {'loss_kl': EACH, 'loss_kd': kd}, teachers=teachers).train()
+    wrappers = build_optim_wrapper(model, OWN)
+    owned = {id(p) for group in wrappers['student'].optimizer.param_groups for p in group['params']}
+    assert {id(p) for p in model.distill.peers.exits.parameters()} <= owned
+    assert not {id(p) for p in model.distill.peers.peer.parameters()} & owned
