@@ -102,7 +102,7 @@ def distill(
             compare; see the README for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
             ``dict(model=..., checkpoint=...)``, a built and trained module, or ``dict(type=...)`` for
-            another kind of source: ``Own``, ``Labels``, ``Peer``. None if no loss reads one.
+            another kind of source: ``Own``, ``Labels``, ``Peer``, ``Route``, ``Average``. None if no loss reads one.
         teachers: Several of those by name, instead of ``teacher``; each loss then says which.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) for the dry run that learns shapes; inferred when None.

@@ -69,7 +69,7 @@ class Average(NetworkSource):
         momentum: The part of the student in the long run, in (0, 1); ``1 - alpha`` in the paper, which has 0.01 and
             then 0.001.
         gamma: Of the first updates, >= 1; 1 is the authors'.
-        update_buffers: Average running statistics as the weights, or else take the student's.
+        update_buffers: Average running statistics as the weights; by default they are the student's, as mmengine's.
 
     Raises:
         ValueError: If a number is out of range.
@@ -84,7 +84,7 @@ class Average(NetworkSource):
         student: nn.Module,
         momentum: float = 0.001,
         gamma: int = 1,
-        update_buffers: bool = True,
+        update_buffers: bool = False,
     ) -> None:
         check_number(momentum, f'{name}: momentum', 0, 1, above=True)
         if momentum == 1:
