@@ -10,9 +10,13 @@ from matplotlib.figure import Figure
 
 from ..experiments.runs import Run
 from ..experiments.table import standard_error, verdict
-from .experiment import FRESH, PLAIN, SETTINGS, SIZE, VALUES, Case, cases
+from .experiment import FRESH, PLAIN, SETTINGS, VALUES, Case, cases
 
-TITLES = {'clean': 'clean', 'noise': '10 % of the labels wrong', 'duplicates': '70 % of 100 digits and near-duplicates'}
+TITLES = {
+    'clean': 'clean',
+    'noise': '10 % of the labels wrong',
+    'duplicates': '700 of 1,000 from 100 digits, near-duplicates',
+}
 _COLOURS = dict(zip((*VALUES, 'random', PLAIN), (
     '#4477aa', '#66ccee', '#228833', '#aa3377', '#ccbb44', '#888888', '#000000'), strict=True))  # fmt: skip
 _MARKERS = {'': 'o', 'aged': 's', 'pass': '^', 'mixed': 'D', 'fresh': 'o', 'fixed': 'x'}
@@ -84,13 +88,13 @@ def markdown(rows: Mapping[tuple[str, float], Sequence[Row]]) -> str:
         chance = next((row for row in some if row.case.method == FRESH), None)
         plain = next((row for row in some if row.case.hook is None and row.case is not some[0].case), None)
         lines += [
-            f'### {TITLES[data].capitalize()}; the last epochs show {ratio:.0%}',
+            f'### {TITLES[data].capitalize()}; {100 * ratio:.0f} % are kept in the end',
             '',
-            '| samples by | passes | top-1 (%) | seeds | over chance, fresh | over all data, as many passes | returned |',
+            '| samples by | passes | top-1 (%) | seeds | over chance, fresh | over all data, same cost | returned |',
             '| --- ' * 7 + '|',
         ]
         for row in some:
-            back = '' if row.returned is None else f'{row.returned:.0%}'
+            back = '' if row.returned is None else f'{100 * row.returned:.0f} %'
             cells = [_name(row), f'{row.case.passes:,}', _spread(row), str(len(row.values))]
             lines.append(f'| {" | ".join([*cells, _gain(row, chance), _gain(row, plain), back])} |')
         lines.append('')
@@ -132,8 +136,8 @@ def draw(rows: Mapping[tuple[str, float], Sequence[Row]]) -> Figure:
     axes = figure.subplots(2, 2).ravel()
     for place, ((data, ratio), some) in zip(axes, rows.items(), strict=True):
         _draw(place, some)
-        place.set_title(f'{TITLES[data]}; {ratio:.0%} kept in the end', fontsize='medium')
-    figure.supxlabel('images that the student was run on, in thousands (cases of equal cost are moved apart)')
+        place.set_title(f'{TITLES[data]}; {100 * ratio:.0f} % kept in the end', fontsize='medium')
+    figure.supxlabel('images that the student was run on (cases of equal cost side by side)')
     figure.supylabel('top-1 (%), mean of the seeds; bars: 2 standard errors')
     handles = {
         label: handle for place in axes for handle, label in zip(*place.get_legend_handles_labels(), strict=True)
@@ -143,18 +147,17 @@ def draw(rows: Mapping[tuple[str, float], Sequence[Row]]) -> Figure:
 
 
 def _draw(axes: Axes, rows: Sequence[Row]) -> None:
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.case.passes, []).append(row)
-    for passes, group in groups.items():
-        width = min(0.055 * len(group), 0.9)
-        for number, row in enumerate(group):
-            value, _, how = row.case.method.partition(', ')
-            shift = width * (number / max(len(group) - 1, 1) - 0.5)
-            axes.errorbar(
-                passes / SIZE + shift, row.mean, yerr=2 * row.error, capsize=2, linestyle='none',
-                color=_COLOURS[value], marker='*' if row.case.hook is None else _MARKERS[how], label=row.case.method,
-            )  # fmt: skip
+    ordered = sorted(rows, key=lambda row: row.case.passes)
+    groups: dict[int, list[float]] = {}
+    for number, row in enumerate(ordered):
+        place = number + 1.5 * len(groups) if row.case.passes in groups else number + 1.5 * (len(groups) + 1)
+        groups.setdefault(row.case.passes, []).append(place)
+        value, _, how = row.case.method.partition(', ')
+        axes.errorbar(
+            place, row.mean, yerr=2 * row.error, capsize=2, linestyle='none', color=_COLOURS[value],
+            marker='*' if row.case.hook is None else _MARKERS[how], label=row.case.method,
+        )  # fmt: skip
+    axes.set_xticks([statistics.mean(places) for places in groups.values()], [f'{passes:,}' for passes in groups])
     axes.grid(axis='y', color='#dddddd')
     axes.set_axisbelow(True)
     for side in ('top', 'right'):
