@@ -58,10 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     screen = Screen()
     teacher, cases = write_configs(args.work_dir, args.epochs)
-    if args.only:
-        cases = {path: case for path, case in cases.items() if any(text in case.name for text in args.only)}
-        if not cases:
-            raise SystemExit(f'{Path(sys.argv[0]).name}: --only {" ".join(args.only)} names no case')
+    if args.only and not any(text in case.name for case in cases.values() for text in args.only):
+        raise SystemExit(f'{Path(sys.argv[0]).name}: --only {" ".join(args.only)} names no case')
     try:
         (entry,) = read_entries([str(teacher)])
         first = Run(entry, 0, args.work_dir / 'teacher')
@@ -69,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = plan_runs(entries, args.seeds, args.work_dir / 'runs')
     except ValueError as error:
         raise SystemExit(f'{Path(sys.argv[0]).name}: {error}') from error
-    by_name = {Path(path).stem: case for path, case in cases.items()}
+    by_name = {path.stem: case for path, case in cases.items()}
+    if args.only:
+        runs = [run for run in runs if any(text in run.entry.name for text in args.only)]
     if args.table_only:
         print(report(by_name, runs, args.work_dir))
         return 0

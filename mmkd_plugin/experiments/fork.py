@@ -38,7 +38,7 @@ class Fork:
         environment: Mapping[str, str],
         train: Callable[[Sequence[str]], None],
     ) -> None:
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             raise RuntimeError('this process has used a GPU, and forks of it cannot: start each run by a Command')
         place = next(number for number, word in enumerate(command) if word.endswith('.py'))
         sys.stdout.flush()
@@ -48,6 +48,7 @@ class Fork:
         self._pid = os.fork()
         if self._pid == 0:
             _be(lambda: train(command[place + 1 :]), log, environment)
+        _lead_group(self._pid)
 
     def ended(self) -> Ended | None:
         """None while it runs."""
@@ -69,17 +70,24 @@ class Fork:
                 time.sleep(0.02)
 
 
+def _lead_group(pid: int) -> None:
+    """Both processes say so, since either may be first; Ctrl-C reaches the other alone."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(pid, pid)
+
+
 def _be(run: Callable[[], None], log: Path, environment: Mapping[str, str]) -> None:
     """In the fork, which ends here."""
     code = 1
     try:
-        os.setsid()
+        _lead_group(0)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent()
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1, closefd=False)
         os.environ.clear()
         os.environ.update(environment)
         torch.set_num_threads(int(environment.get('OMP_NUM_THREADS', '1')))

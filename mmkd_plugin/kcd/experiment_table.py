@@ -86,7 +86,8 @@ def markdown(rows: Mapping[tuple[str, float], Sequence[Row]]) -> str:
         if not some:
             continue
         chance = next((row for row in some if row.case.method == FRESH), None)
-        plain = next((row for row in some if row.case.hook is None and row.case is not some[0].case), None)
+        as_long = cases(data, ratio, max(row.case.epochs for row in some))[1]
+        plain = next((row for row in some if row.case == as_long), None)
         lines += [
             f'### {TITLES[data].capitalize()}; {100 * ratio:.0f} % are kept in the end',
             '',

@@ -107,5 +107,5 @@ def test_detector(tmp_path, hook):
     assert 'KCD round 2 of 2, after epoch 2: 12 of 16 kept, 1 of them mixed, 4 dropped' in output
     assert 'pascal_voc/mAP' in output
     state = checkpoint(tmp_path, 3)['kcd']
-    assert state['table']['count'].tolist().count(3) == 12
+    assert state['table']['count'].sum() == 16 + 14 + 12
     assert '/JPEGImages/train_0000.jpg' in (tmp_path / 'kcd/round_2.csv').read_text()

@@ -73,7 +73,8 @@ def test_state_is_plain_data(first):
     assert (state['rounds'], state['counts']) == ([2, 4], [30, 20])
     assert state['options'] == {
         'interval': 2, 'begin': 0, 'final_ratio': 0.5, 'alpha': 0.03, 'epsilon_max': 0.3, 'keep_schedule': 'linear',
-        'rank_over': 'all', 'mixing': 'convex', 'value': 'entropy', 'dropped_value': 'last', 'cumulative': False, 'official_schedule': False,
+        'rank_over': 'all', 'mixing': 'convex', 'value': 'entropy', 'dropped_value': 'last',
+        'cumulative': False, 'official_schedule': False,
         'logits': 'head.fc', 'write_table': True,
     }  # fmt: skip
     assert set(SHARED) <= set(state['options'])

@@ -1,6 +1,7 @@
 """Values beside entropy: the loss, the distance from the teacher, the margin, being wrong."""
 
 from math import exp, inf, log, nan
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mmkd_plugin.kcd.valuation import RANDOM, VALUES, kl, loss, margin, needs_of, register_value, wrong
 
 ROW = st.lists(st.floats(-60, 60, width=32), min_size=4, max_size=4)
-CLOSE = {'rel': 1e-5, 'abs': 1e-6}  # float32 against float64
+CLOSE: dict[str, Any] = {'rel': 1e-5, 'abs': 1e-6}  # float32 against float64
 THIRDS = torch.tensor([[0.5, 0.25, 0.25]]).log()
 
 
