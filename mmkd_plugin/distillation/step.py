@@ -84,6 +84,10 @@ class Distillation(nn.Module):
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Any] = {}
+        #: The same of teachers, by name: some of the taps that losses read there, with the student's box branches whose
+        #: RoIs are their rows. They are read in every step, also where no loss that is on asks for them.
+        self.observe_taught: dict[str, dict[Tap, BoxBranch | None]] = {}
+        self.observed_taught: dict[str, dict[Tap, Tensor]] = {}
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.phase_log = PhaseLog()
@@ -240,8 +244,13 @@ class Distillation(nn.Module):
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
         """What the sources say of the batch, and the losses that compare it with what the learners say."""
-        wanted = {name: self.routes.wanted(name, active) for name in self.sources}
+        observed = {
+            name: {tap: rows for tap, rows in taps.items() if rows is None or rows in batch.regions}
+            for name, taps in self.observe_taught.items()
+        }
+        wanted = {name: self.routes.wanted(name, active) | observed.get(name, {}) for name in self.sources}
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
+        self.observed_taught = {name: {tap: taught[name][tap] for tap in taps} for name, taps in observed.items()}
         losses = {}
         for term in active:
             compared = self.routes.compared(term, batch, taught)
