@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor
 
 from ..files.atomic import save_checkpoint
 from ..files.checkpoint import state_dict_of
@@ -21,27 +22,49 @@ KEY = 'path_length'
 #: Checkpoints that the paper analyses, in epochs.
 EPOCHS = (0, 2, 5, 10, 15, 20, 25, 30, 40, 50, 70, 90, 110, 130, 150, 170, 190, 240, 280, 320, 360, 400)
 
+_CACHED = 2**16  # numbers of a part
+
 
 class _Path:
-    """Of one layer: the sum of ||w_k - w_{k-1}|| over optimizer steps, in two buffers that take turns.
+    """Of one layer: the sum of ||w_k - w_{k-1}|| over optimizer steps; nothing of it waits for the device.
 
-    Three operations a step, of which none waits for the device.
+    On a CPU weights are read in parts that stay in its cache, which takes half the time.
     """
 
     def __init__(self, weights: list[Any], length: float = 0.0, start: float | None = None) -> None:
         self._weights = weights
-        self._before = flat(weights)
-        self._now = torch.empty_like(self._before)
-        self._sum = torch.full((), length, dtype=torch.float64, device=self._before.device)
-        self._start = float(self._before.norm()) if start is None else start
+        self._look()
+        self._before = [torch.cat(parts) for parts in self._parts]
+        self._sum = torch.full((), length, dtype=torch.float64, device=weights[0].device)
+        self._start = float(flat(weights).norm()) if start is None else start
+
+    def _look(self) -> None:
+        """Find the weights' memory; small ones are read together, because each operation costs as much."""
+        self._addresses = [w.data_ptr() for w in self._weights]
+        pieces = [_in_memory(w) for w in self._weights]
+        size = _CACHED if pieces[0].device.type == 'cpu' else max(map(len, pieces))
+        small = sum(map(len, pieces)) <= size
+        self._parts = [pieces] if small else [[part] for piece in pieces for part in piece.split(size)]
 
     def step(self) -> None:
-        flat(self._weights, self._now)
-        self._sum += torch.dist(self._now, self._before)
-        self._before, self._now = self._now, self._before
+        if self._addresses != [w.data_ptr() for w in self._weights]:  # somebody has put other tensors there
+            self._look()
+        squares = []
+        for parts, before in zip(self._parts, self._before, strict=True):
+            now = torch.cat(parts) if len(parts) > 1 else parts[0]
+            before.sub_(now)
+            squares.append(torch.dot(before, before))
+            before.copy_(now)
+        self._sum += (torch.stack(squares).sum() if len(squares) > 1 else squares[0]).sqrt()
 
     def state(self) -> dict[str, float]:
         return {'length': float(self._sum), 'start': self._start}
+
+
+def _in_memory(weight: Tensor) -> Tensor:
+    """All numbers of a weight as they lie in memory, (n,), not copied."""
+    order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
+    return weight.detach().permute(order).view(-1)
 
 
 @HOOKS.register_module()
@@ -98,20 +121,20 @@ class PathLengthHook(Hook):
                 f'{sorted(before)}: name those, or train anew'
             )
         self._paths = {path: _Path(weights[path], **before[path]) for path in self.layers}
-        if runner.iter == 0:
-            self._keep(runner, 0, runner.max_epochs if self._by_epoch else runner.max_iters)
+        if runner.iter == 0 and (self.at is None or 0 in self.at):
+            self._keep(runner, 0, runner.max_epochs, 0)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Add one step; of accumulated gradients most are zero."""
         for path in self._paths.values():
             path.step()
         if not self._by_epoch:
-            self._keep(runner, runner.iter + 1, runner.max_iters)
+            self._keep(runner, runner.iter + 1, runner.max_iters, runner.iter + 1)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Keep the end of an epoch, if it is one of those."""
         if self._by_epoch:
-            self._keep(runner, runner.epoch + 1, runner.max_epochs)
+            self._keep(runner, runner.epoch + 1, runner.max_epochs, runner.iter)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Leave the paths there for whoever resumes."""
@@ -125,14 +148,14 @@ class PathLengthHook(Hook):
     def _state(self) -> dict[str, dict[str, float]]:
         return {name: path.state() for name, path in self._paths.items()}
 
-    def _keep(self, runner: Any, number: int, last: int) -> None:
+    def _keep(self, runner: Any, number: int, last: int, iteration: int) -> None:
         if number not in (EPOCHS if self.at is None else self.at) and number != last:
             return
         if not is_main_process():
             return
         state = state_dict_of({'state_dict': {k: v.cpu() for k, v in _unwrapped(runner).state_dict().items()}})
         name = f'{"epoch" if self._by_epoch else "iter"}_{number}.pth'
-        meta = {'epoch': number if self._by_epoch else runner.epoch, 'iter': runner.iter + bool(number)}
+        meta = {'epoch': number if self._by_epoch else runner.epoch, 'iter': iteration}
         save_checkpoint({'state_dict': state, 'meta': meta, KEY: self._state()}, folder_of(runner.work_dir) / name)
 
 

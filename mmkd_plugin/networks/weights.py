@@ -28,7 +28,6 @@ def weights_at(model: nn.Module, path: str, side: str = 'student') -> list[nn.Pa
     return found
 
 
-def flat(weights: list[nn.Parameter], out: Tensor | None = None) -> Tensor:
-    """Weights one after the other, (n,), without gradient; into ``out`` where that is given."""
-    parts = [p.detach().reshape(-1) for p in weights]
-    return torch.cat(parts) if out is None else torch.cat(parts, out=out)
+def flat(weights: list[nn.Parameter]) -> Tensor:
+    """Weights one after the other, (n,), without gradient."""
+    return torch.cat([p.detach().reshape(-1) for p in weights])

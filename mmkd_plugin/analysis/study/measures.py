@@ -51,8 +51,12 @@ def choose(
 ) -> tuple[Tensor, dict[str, int]]:
     """Images that all runs can be compared on.
 
+    Those whose foreground is discarded less than their background at every late checkpoint, by students and by baselines:
+    as in the paper, where there is one of each. Of several seeds the mean counts, because else a single run that knows
+    little of the foreground would leave no image to see it by.
+
     Args:
-        runs: Baselines and students.
+        runs: Baselines and students, those of one side with as many checkpoints each.
         found: Of each run and checkpoint.
         samples: The images.
         keep_all: Do not ask that foreground is discarded less than background.
@@ -67,14 +71,12 @@ def choose(
     background = torch.stack([sample.background for sample in samples])
     usable = torch.stack([one.usable for checkpoints in found for one in checkpoints]).all(0)
     good = torch.ones_like(usable)
-    if not keep_all:
-        for run, checkpoints in zip(runs, found, strict=True):
-            last = run.checkpoints[-1].number
-            late = [
-                one.entropy for checkpoint, one in zip(run.checkpoints, checkpoints, strict=True)
-                if checkpoint.number >= EFFECTIVE_FROM * last
-            ]  # fmt: skip
-            good &= effective(torch.stack(late), foreground, background)
+    for role in () if keep_all else dict.fromkeys(run.role for run in runs):
+        side = [(run, one) for run, one in zip(runs, found, strict=True) if run.role == role]
+        last = side[0][0].checkpoints[-1].number
+        late = [i for i, one in enumerate(side[0][0].checkpoints) if one.number >= EFFECTIVE_FROM * last]
+        mean = torch.stack([torch.stack([one[i].entropy for i in late]) for _, one in side]).mean(0)
+        good &= effective(mean, foreground, background)
     reasons = {
         'the feature does not react, or every cell is at a limit': int((~usable).sum()),
         'a late checkpoint discards more of the foreground than of the background': int((usable & ~good).sum()),

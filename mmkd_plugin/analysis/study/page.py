@@ -14,9 +14,10 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .3rem .55rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom-color: #888; }
-figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; font-size: .9rem; }
+figure { margin: 1.2rem 0; overflow-x: auto; } img { display: block; width: 100%; max-width: 56rem; min-width: 30rem; height: auto; } figcaption { color: #555; font-size: .9rem;
+position: sticky; left: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: #555; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .verdict { font-weight: 600; } .holds { color: #1f5a94; } .not { color: #9c2f43; }

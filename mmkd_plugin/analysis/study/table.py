@@ -110,7 +110,8 @@ class Report:
         runs = max(len(side) for row in self.rows for side in (row.baseline, row.student))
         return (
             f'{self.images} images{f" ({left})" if left else ""}, up to {runs} run(s) of each, ± their standard deviation. '
-            f'A verdict needs a difference of more than two of the larger error. Mean entropy of an image '
+            f'The difference has its standard error over images and over seeds, '
+            f'and a verdict needs more than two of the larger one. Mean entropy of an image '
             f'{self.mean_entropy[0]:.3f} to {self.mean_entropy[1]:.3f} nats. {self.path}'
         )
 
@@ -126,8 +127,8 @@ class Report:
 def shown_rows(report: Report) -> list[list[str]]:
     """The table as words, its head first."""
     teachers = list(report.rows[0].teacher)
-    head = ['measure', 'expected', 'baseline', 'student', *teachers, 'difference', 'error over images']
-    lines = [[*head, 'error over seeds', 'verdict']]
+    head = ['measure', 'expected', 'baseline', 'student', *teachers, 'difference', '± images']
+    lines = [[*head, '± seeds', 'verdict']]
     for row in report.rows:
         told = [row.name, 'larger' if row.larger else 'smaller', _shown(row.baseline), _shown(row.student)]
         told += [_number(row.teacher.get(name)) for name in teachers]
