@@ -24,7 +24,7 @@ from .networks import Checkpoint, Run, between_checkpoints, build_student, prepa
 from .networks import digest_of as digest_of_weights
 from .page import write_page
 from .pictures import draw
-from .samples import inputs_of, read_samples
+from .samples import first_inputs, inputs_of, read_samples
 from .table import Report, compare
 from .work import Study
 
@@ -126,11 +126,14 @@ def _prepare(
     several = all(len(run.checkpoints) > 1 for run in runs)
     for run in runs:
         prepare(run, model, layers if several else ())
-    digests: dict[str, str] = {}
+    last: dict[str, Run] = {}
     for run in runs:
-        other = digests.setdefault(run.checkpoints[-1].digest, run.name)
-        if other != run.name:
-            raise ValueError(f"'{other}' and '{run.name}' end with the same weights, expected different runs")
+        other = last.setdefault(run.checkpoints[-1].digest, run)
+        if other is not run:
+            raise ValueError(
+                f"'{other.name}' ({other.role}) and '{run.name}' ({run.role}) end with the same weights, expected "
+                'different runs'
+            )
     if several and len({run.by_steps for run in runs}) > 1:
         screen.say('Not all runs tell the path over optimizer steps: it is that between checkpoints, for all of them.')
         for run in runs:
@@ -158,8 +161,7 @@ def _cells(given: str, model: Any, places: Sequence[_Place], config: Config) -> 
         return int(given)
     shapes = []
     for place in places:
-        sample = read_samples(config, model, 1, 'centre', 2)[0]
-        shapes.append(Tapped(network_of(model), place.student, inputs_of(model, sample.batch)).shape)
+        shapes.append(Tapped(network_of(model), place.student, first_inputs(config, model)).shape)
         if len(shapes[-1]) != 3 or shapes[-1][1] != shapes[-1][2] or shapes[-1][1] < 2:
             raise ValueError(
                 f"--cells tap: '{place.student}' gives {shapes[-1]} for an image, expected a square map (channels, n, n) "
@@ -181,6 +183,8 @@ def _fill(study: Study, networks: Sequence[tuple[Any, Sequence[Run]]], places: S
     work = [
         (model, runs, [p.teacher if _is_teacher(runs) else p.student for p in places]) for model, runs in networks
     ]
+    for model, runs, taps in work:
+        study.check(model, runs, taps)
     passes = sum(study.passes(runs, taps) for _, runs, taps in work)
     images, checkpoints = _PAPER
     study.screen.say(

@@ -69,10 +69,7 @@ def read_samples(
         ValueError: If the config has no test data or not so many images, or masks are missing, of other sizes, or
             leave an image without foreground or background.
     """
-    loader = config.get('test_dataloader') or config.get('val_dataloader')
-    if not loader:
-        raise ValueError('the config has no test_dataloader and no val_dataloader, expected one: its images are read')
-    dataset = DATASETS.build(loader.dataset)
+    dataset = _dataset(config)
     if not 1 <= count <= len(dataset):
         raise ValueError(f'{count} images given, the test data has {len(dataset)}')
     if masks not in ('centre', 'boxes') and not Path(masks).is_dir():
@@ -107,6 +104,18 @@ def read_samples(
             'give other masks or more cells, or leave such images out with --skip-empty'
         )
     return samples
+
+
+def first_inputs(config: Config, model: Any) -> Tensor:
+    """What a model gets of the first image, (1, C, H, W)."""
+    return inputs_of(model, pseudo_collate([_dataset(config)[0]]))
+
+
+def _dataset(config: Config) -> Any:
+    loader = config.get('test_dataloader') or config.get('val_dataloader')
+    if not loader:
+        raise ValueError('the config has no test_dataloader and no val_dataloader, expected one: its images are read')
+    return DATASETS.build(loader.dataset)
 
 
 def inputs_of(model: Any, batch: Any) -> Tensor:

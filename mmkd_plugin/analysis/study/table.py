@@ -46,7 +46,7 @@ class Row:
         name: N_fg, N_bg, lambda, D_mean, D_var or rho.
         hypothesis: Which it belongs to, from 0.
         larger: Whether the hypothesis says that the student's is larger.
-        baseline: Its mean over images, of each run.
+        baseline: Its mean over images, of each run; for rho of each that ever had a concept.
         student: The same.
         teacher: The same, of each teacher; empty where it is not measured.
         gain: Mean of the student's less that of the baseline's; None if it was not measured.
@@ -112,8 +112,14 @@ class Report:
             f'{self.images} images{f" ({left})" if left else ""}, up to {runs} run(s) of each, ± their standard deviation. '
             f'The difference has its standard error over images and over seeds, '
             f'and a verdict needs more than two of the larger one. Mean entropy of an image '
-            f'{self.mean_entropy[0]:.3f} to {self.mean_entropy[1]:.3f} nats. {self.path}'
+            f'{self.mean_entropy[0]:.3f} to {self.mean_entropy[1]:.3f} nats. {self.path}{self._without_rho()}'
         )
+
+    def _without_rho(self) -> str:
+        counts = {row.name: len(row.baseline) + len(row.student) for row in self.rows}
+        missing = counts['N_fg'] - counts['rho']
+        measured = missing and counts['D_mean']
+        return f' {missing} run(s) never had a concept in the foreground, and so no rho.' if measured else ''
 
     def markdown(self) -> str:
         """The table."""
@@ -178,7 +184,10 @@ def _row(
     if any(value is None for side in values for value in side):
         return Row(one.name, one.hypothesis, one.larger, [], [])
     before, after = (torch.stack([v for v in side if v is not None]) for side in values)
-    told = [[float(run.nanmean()) for run in side] for side in (before, after)]
+    # rho is of images that ever had a concept, and a run may have none of these
+    told = [[mean for run in side if not math.isnan(mean := float(run.nanmean()))] for side in (before, after)]
+    if not all(told):
+        return Row(one.name, one.hypothesis, one.larger, *told)
     row = Row(one.name, one.hypothesis, one.larger, *told)
     if one.hypothesis == 0:
         row.teacher = {m.run.role: float(v.mean()) for m in teachers if (v := one.of_images(m)) is not None}
@@ -190,13 +199,8 @@ def _row(
     if min(map(len, told)) > 1:
         row.over_seeds = math.sqrt(sum(statistics.variance(side) / len(side) for side in told))
     errors = [error for error in (row.over_images, row.over_seeds) if error is not None]
-    if not math.isfinite(row.gain):
-        row.gain = None
-    elif errors:
-        far = abs(row.gain) > 2 * max(errors)
-        row.verdict = OPEN if not far else HOLDS if (row.gain > 0) == one.larger else REVERSED
-    else:
-        row.verdict = OPEN
+    far = bool(errors) and abs(row.gain) > 2 * max(errors)
+    row.verdict = OPEN if not far else HOLDS if (row.gain > 0) == one.larger else REVERSED
     return row
 
 

@@ -191,31 +191,46 @@ class Study:
             f'{self._done} of {self.total} images | {run.role} {checkpoint.path} at {tap} | about {duration(left)} left'
         )
 
+    def check(self, model: Any, runs: Sequence[Run], taps: Sequence[Tap]) -> None:
+        """See that what is there is whole, and of these images.
+
+        Raises:
+            ValueError: If a file is damaged, or of another image.
+        """
+        for tap in taps:
+            for checkpoint in (checkpoint for run in runs for checkpoint in run.checkpoints):
+                missing = {sample.index for sample in self.missing(checkpoint, tap)}
+                for sample in self.samples:
+                    if sample.index not in missing:
+                        self._load(model, checkpoint, tap, sample)
+
     def read(self, model: Any, run: Run, tap: Tap) -> list[Found]:
         """What was found of a run, checkpoint by checkpoint.
 
         Raises:
             ValueError: If a file is damaged, or of another image.
         """
-        return [self._read(model, checkpoint, tap) for checkpoint in run.checkpoints]
+        found = []
+        for checkpoint in run.checkpoints:
+            values = [self._load(model, checkpoint, tap, sample) for sample in self.samples]
+            sigma, usable = zip(*values, strict=True)
+            found.append(Found(entropy(torch.stack(sigma)), torch.tensor(usable)))
+        return found
 
-    def _read(self, model: Any, checkpoint: Checkpoint, tap: Tap) -> Found:
-        sigmas, usable = [], []
-        for sample in self.samples:
-            path = self._file(checkpoint.digest, tap, sample)
-            try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    image, sigma, good = str(arrays['image']), arrays['sigma'], bool(arrays['usable'])
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                raise ValueError(f"'{path}' is damaged ({error}): remove it, and it is found anew") from error
-            if image != self._image(model, sample):
-                raise ValueError(
-                    f"'{path}' is of another image than image {sample.index} ({sample.name}) is now, or of other "
-                    'padding: give another --work-dir'
-                )
-            sigmas.append(torch.from_numpy(sigma))
-            usable.append(good)
-        return Found(entropy(torch.stack(sigmas)), torch.tensor(usable))
+    def _load(self, model: Any, checkpoint: Checkpoint, tap: Tap, sample: Sample) -> tuple[Tensor, bool]:
+        """Standard deviations of an image, and whether they can be used."""
+        path = self._file(checkpoint.digest, tap, sample)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                image, sigma, usable = str(arrays['image']), torch.from_numpy(arrays['sigma']), bool(arrays['usable'])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"'{path}' is damaged ({error}): remove it, and it is found anew") from error
+        if image != self._image(model, sample):
+            raise ValueError(
+                f"'{path}' is of another image than image {sample.index} ({sample.name}) is now, or of other padding: "
+                'give another --work-dir'
+            )
+        return sigma, usable
 
     def _image(self, model: Any, sample: Sample) -> str:
         key = (id(model), sample.index)
