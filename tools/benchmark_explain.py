@@ -68,7 +68,8 @@ def main() -> None:
         'one after another': lambda: alone(plain),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
-    found, memory = {}, {}
+    found: dict[str, torch.Tensor] = {}
+    memory: dict[str, float] = {}
     for _ in range(args.rounds):
         for way, run in ways.items():
             begun = time.monotonic()
@@ -80,7 +81,7 @@ def main() -> None:
         middle, first = statistics.median(seconds) / steps, times['one after another']
         ratio = [a / b for a, b in zip(first, seconds, strict=True)]
         print(
-            f'{way}: {middle:.2f} s for each image and step ({min(seconds) / steps:.2f} to {max(seconds) / steps:.2f}), '
+            f'{way}: {middle:.2f} s an image and step ({min(seconds) / steps:.2f} to {max(seconds) / steps:.2f}), '
             f'{statistics.median(ratio):.2f} times as fast ({min(ratio):.2f} to {max(ratio):.2f}); peak of the process '
             f'so far {memory[way]:,.0f} MiB; largest relative difference '
             f'{float((found[way] / found["one after another"] - 1).abs().max()):.1e}',

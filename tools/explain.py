@@ -6,9 +6,9 @@ cell takes less noise than the background does, the layer knows something: a vis
 compared by three hypotheses: more concepts of the foreground and fewer of the background; learned earlier and more
 simultaneously; with fewer detours. docs/explaining.md says what the numbers mean.
 
-CHECKPOINTS are files, or work folders of runs: several of them are seeds, and with PathLengthHook in the config a folder
-has what the last two hypotheses need. Writes table.md, values.json, pictures and page.html into OUT_DIR. What was found
-of an image is kept in WORK_DIR, so that the same command goes on after an interruption.
+CHECKPOINTS are files, or work folders of runs: several of them are seeds, and with PathLengthHook in the config a
+folder has what the last two hypotheses need. Writes table.md, values.json, pictures and page.html into OUT_DIR. What
+was found of an image is kept in WORK_DIR, so that the same command goes on after an interruption.
 """
 
 import argparse
@@ -52,9 +52,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=80, help='of the optimiser (default 80)')
     parser.add_argument('--weight', type=float, default=6.0, help='of the entropy (default 6; 7 for VGG and AlexNet)')
     parser.add_argument('--threshold', type=float, default=0.2, help='of a concept, in nats (default 0.2)')
-    parser.add_argument('--level', choices=('image', 'all'), default='image', help='whose background concepts stand out')
+    parser.add_argument(
+        '--level', choices=('image', 'all'), default='image', help='whose background concepts stand out'
+    )
     parser.add_argument('--checkpoints', type=int, metavar='N', help='at most so many of each run, the last included')
-    parser.add_argument('--quick', action='store_true', help=f'a first look: {", ".join(f"{v} {k}" for k, v in QUICK.items())}')
+    parser.add_argument(
+        '--quick', action='store_true', help=f'a first look: {", ".join(f"{v} {k}" for k, v in QUICK.items())}'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the noise')
     parser.add_argument('--batch', type=int, default=8, metavar='N', help='images at once (default 8)')
     parser.add_argument(

@@ -131,7 +131,7 @@ def discard(
 
     Minimises ``E ||f(x + noise) - f(x)||^2 / scale - weight * mean entropy`` over the standard deviations of the cells,
     for all images at once and for each by itself: its noise follows from the seed and its key, so that it gets the same
-    result, up to rounding, in whatever company. Of all steps the one counts whose mean entropy is nearest to the target.
+    result, up to rounding, in whatever company. Of all steps that one counts whose mean entropy is nearest the target.
 
     Args:
         feature: Images (n, C, H, W) to features (n, ...), row by row: a network in evaluation mode whose weights want
@@ -156,8 +156,8 @@ def discard(
     valid = images.new_ones(grid) if valid is None else valid.to(images)
     if len(keys) != len(images) or valid.shape != grid or not bool(valid.flatten(1).any(1).all()):
         raise ValueError(
-            f'{len(images)} images, {len(keys)} keys and valid cells {tuple(valid.shape)} given, expected as many keys, '
-            f'and {grid} of which each image has some'
+            f'{len(images)} images, {len(keys)} keys and valid cells {tuple(valid.shape)} given, expected as many '
+            f'keys, and {grid} of which each image has some'
         )
     return _Search(feature, images, setting, keys, valid, cells, rows).run()
 
@@ -205,12 +205,12 @@ class _Search:
         """Under fresh noise, in parts that fit: which images, and what they add to the mean squared change of each."""
         samples = self.setting.noise
         together = max(1, self.rows // samples)
-        for index in chosen.split(together):
+        for index in torch.split(chosen, together):
             noise = torch.stack([self._noise(int(i)) for i in index])
-            for part in noise.split(min(self.rows, samples), 1):
+            for part in torch.split(noise, min(self.rows, samples), 1):
                 spread = self.cells.spread(sigma[index] * self.valid[index])[:, None, None]
                 shown = self.images[index][:, None] + spread * part
-                values = self._features(shown.flatten(0, 1)).unflatten(0, part.shape[:2])
+                values = self._features(shown.flatten(0, 1)).reshape(*part.shape[:2], -1)
                 yield index, (values - self._clean[index][:, None]).square().mean(2).sum(1) / samples
 
     def _noise(self, i: int) -> Tensor:
@@ -291,4 +291,4 @@ class _Adam:
         return (sigma.log() - self._lr * self._mean / (1 - 0.9**step) / root).exp()
 
 
-_UPDATES = {'sgd': _SGD, 'adam': _Adam}
+_UPDATES: dict[str, type[_SGD] | type[_Adam]] = {'sgd': _SGD, 'adam': _Adam}

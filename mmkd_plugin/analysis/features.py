@@ -31,8 +31,8 @@ class Tapped:
     def __init__(self, network: Network, tap: Tap, images: Tensor) -> None:
         if network.rows(tap) is not None:
             raise ValueError(
-                f"'{tap}' of the {network.side} has a row for each RoI, expected one for each image: tap the backbone or "
-                "the neck, as in 'neck[1]'"
+                f"'{tap}' of the {network.side} has a row for each RoI, expected one for each image: tap the backbone "
+                "or the neck, as in 'neck[1]'"
             )
         recorded, self._clone = dry_run(network, images[:1], [tap])
         self._calls = recorded.counts
@@ -45,6 +45,7 @@ class Tapped:
             )
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Run as far as the tap."""
         recorded = Taps(self.network.model, [self.tap], self.network.side, self._clone, self._calls)
         with recorded.recording():
             self.network.run(images, {self.tap.path})

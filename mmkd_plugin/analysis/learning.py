@@ -84,7 +84,7 @@ def stability(concepts: Tensor) -> Tensor:
 
 
 class Changes(NamedTuple):
-    """Numbers of concepts for each checkpoint and image (K, N), against the checkpoint before; none before the first."""
+    """Numbers of concepts at each checkpoint in each image (K, N), against the checkpoint before (none at first)."""
 
     learned: Tensor
     kept: Tensor
@@ -115,7 +115,5 @@ def effective(entropy: Tensor, foreground: Tensor, background: Tensor) -> Tensor
     Returns:
         Booleans (N,).
     """
-    inside, outside = (
-        (entropy * mask).flatten(2).sum(2) / mask.flatten(1).sum(1) for mask in (foreground, background)
-    )
+    inside, outside = ((entropy * mask).flatten(2).sum(2) / mask.flatten(1).sum(1) for mask in (foreground, background))
     return (inside < outside).all(0)

@@ -44,7 +44,7 @@ class _Path:
         pieces = [_in_memory(w) for w in self._weights]
         size = _CACHED if pieces[0].device.type == 'cpu' else max(map(len, pieces))
         small = sum(map(len, pieces)) <= size
-        self._parts = [pieces] if small else [[part] for piece in pieces for part in piece.split(size)]
+        self._parts = [pieces] if small else [[part] for piece in pieces for part in torch.split(piece, size)]
 
     def step(self) -> None:
         if self._addresses != [w.data_ptr() for w in self._weights]:  # somebody has put other tensors there
@@ -75,7 +75,7 @@ class PathLengthHook(Hook):
     al. (CVPR 2020, arXiv 2003.03622, equation 7) measure learning speed by. (Their formula takes the steps between
     epochs, their code those of the optimizer, as here.) It stands in every checkpoint of the run, so that a resumed
     run has the same, and in ``WORK_DIR/explain/epoch_N.pth`` (``iter_N.pth`` of runs by iteration) beside the plain
-    student's weights. Of averaged models (EMAHook) it is the trained weights that are kept there, and not their average.
+    student's weights. Of averaged models (EMAHook) the trained weights are kept there, and not their average.
 
     Args:
         layers: Paths of modules, such as ``['backbone.layer4']``; of each the weights of all convolutions and linear

@@ -25,7 +25,8 @@ def test_as_counted_one_by_one(level):
     kind = torch.randint(3, (5, 4, 4), generator=generator)  # background, foreground, neither
     found = find_concepts(entropy, kind == 1, kind == 0, 0.5, level)
     means = [
-        sum(float(entropy[n, y, x]) for y in range(4) for x in range(4) if kind[n, y, x] == 0) / int((kind[n] == 0).sum())
+        sum(float(entropy[n, y, x]) for y in range(4) for x in range(4) if kind[n, y, x] == 0)
+        / int((kind[n] == 0).sum())
         for n in range(5)
     ]
     for n in range(5):

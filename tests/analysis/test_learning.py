@@ -1,5 +1,7 @@
 """Measures over checkpoints: hand values, naive forms, invariances."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ class TestPath:
         assert bool((path.diff() > 0).all())
         torch.testing.assert_close(path_length([7 * w for w in weights]), path)
         naive, length = [0.0], 0.0
-        for before, after in zip(weights, weights[1:], strict=False):
+        for before, after in itertools.pairwise(weights):
             length += float(((after - before) ** 2).sum().sqrt())
             naive.append(length / float((weights[0] ** 2).sum().sqrt()))
         assert path.tolist() == pytest.approx(naive, rel=1e-6)

@@ -1,5 +1,7 @@
 """The path of weights is that of every step, survives a kill, and changes nothing; checkpoints are plain students'."""
 
+import itertools
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -54,7 +56,7 @@ def test_is_the_sum_over_steps_and_changes_nothing(tmp_path):
         assert kept['meta'] == {'epoch': epoch, 'iter': count}
         for layer, name in enumerate(LAYERS):
             seen = [one[layer] for one in steps.seen[: count + 1]]
-            length = sum(float((b - a).norm()) for a, b in zip(seen, seen[1:], strict=False))
+            length = sum(float((b - a).norm()) for a, b in itertools.pairwise(seen))
             assert length > 0
             assert kept['path_length'][name]['length'] == pytest.approx(length, rel=1e-5)
             assert kept['path_length'][name]['start'] == pytest.approx(float(seen[0].norm()), rel=1e-5)

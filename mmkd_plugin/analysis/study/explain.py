@@ -62,7 +62,8 @@ def explain(args: argparse.Namespace) -> str:
     _prepare(baselines, students, model, list(dict.fromkeys(place.layer for place in places)), screen)
     teachers = _teachers(config, model) if args.teacher else {}
     networks: list[tuple[Any, list[Run]]] = [
-        (model.to(device), [*baselines, *students]), *((network.to(device), [run]) for network, run in teachers.values())
+        (model.to(device), [*baselines, *students]),
+        *((network.to(device), [run]) for network, run in teachers.values()),
     ]  # fmt: skip
     cells = _cells(args.cells, model, places, config)
     setting = Setting(cells=cells, noise=args.noise, steps=args.steps, weight=args.weight, seed=args.seed,
@@ -95,7 +96,7 @@ def _told(args: argparse.Namespace, setting: Setting, count: int) -> dict[str, s
         'baseline': ', '.join(args.baseline),
         'images': f'{count} of the test data, foreground: {args.masks}',
         'cells': f'{setting.cells}x{setting.cells}',
-        'noise': f'{setting.noise} samples, {setting.steps} steps, entropy weighs {setting.weight:g}, seed {setting.seed}',
+        'noise': f'{setting.noise} samples, {setting.steps} steps, weight {setting.weight:g}, seed {setting.seed}',
         'concepts': f'{args.threshold:g} nats below the background of the {args.level}',
     }
 
@@ -142,8 +143,8 @@ def _prepare(
     numbers = {tuple(checkpoint.number for checkpoint in run.checkpoints) for run in runs}
     if several and len(numbers) > 1:
         raise ValueError(
-            f'runs have different checkpoints: {"; ".join(str(list(n)) for n in sorted(numbers))}. Expected the same of '
-            'each, since more of them make longer paths and more concepts; PathLengthHook(at=...) keeps them'
+            f'runs have different checkpoints: {"; ".join(str(list(n)) for n in sorted(numbers))}. Expected the same '
+            'of each, since more of them make longer paths and more concepts; PathLengthHook(at=...) keeps them'
         )
 
 
@@ -164,7 +165,7 @@ def _cells(given: str, model: Any, places: Sequence[_Place], config: Config) -> 
         shapes.append(Tapped(network_of(model), place.student, first_inputs(config, model)).shape)
         if len(shapes[-1]) != 3 or shapes[-1][1] != shapes[-1][2] or shapes[-1][1] < 2:
             raise ValueError(
-                f"--cells tap: '{place.student}' gives {shapes[-1]} for an image, expected a square map (channels, n, n) "
+                f"--cells tap: '{place.student}' gives {shapes[-1]} for an image, expected a square map (C, n, n) "
                 'of more than one position: give a number of cells, or tap the backbone or the neck'
             )
     if len({shape[1] for shape in shapes}) > 1:
@@ -180,15 +181,14 @@ def _check_taps(network: Any, role: str, places: Sequence[_Place], images: torch
 
 def _fill(study: Study, networks: Sequence[tuple[Any, Sequence[Run]]], places: Sequence[_Place]) -> None:
     """Find what is missing, with its cost told before."""
-    work = [
-        (model, runs, [p.teacher if _is_teacher(runs) else p.student for p in places]) for model, runs in networks
-    ]
+    work = [(model, runs, [p.teacher if _is_teacher(runs) else p.student for p in places]) for model, runs in networks]
     for model, runs, taps in work:
         study.check(model, runs, taps)
     passes = sum(study.passes(runs, taps) for _, runs, taps in work)
     images, checkpoints = _PAPER
+    looked_at = sum(len(run.checkpoints) for _, runs in networks for run in runs)
     study.screen.say(
-        f'{len(study.samples)} images, {sum(len(run.checkpoints) for _, runs in networks for run in runs)} checkpoints, '
+        f'{len(study.samples)} images, {looked_at} checkpoints, '
         f'{len(places)} tap(s): {passes:,} passes of an image, forward and backward, are to be done '
         f"(the paper's setting, {images} images and {checkpoints} checkpoints, is "
         f'{images * checkpoints * Setting().passes:,} for each run and tap)'

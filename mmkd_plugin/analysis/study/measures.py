@@ -51,9 +51,9 @@ def choose(
 ) -> tuple[Tensor, dict[str, int]]:
     """Images that all runs can be compared on.
 
-    Those whose foreground is discarded less than their background at every late checkpoint, by students and by baselines:
-    as in the paper, where there is one of each. Of several seeds the mean counts, because else a single run that knows
-    little of the foreground would leave no image to see it by.
+    Those whose foreground is discarded less than their background at every late checkpoint, by students and by
+    baselines, as in the paper, where there is one of each. Of several seeds the mean counts, because else a single run
+    that knows little of the foreground would leave no image to see it by.
 
     Args:
         runs: Baselines and students, those of one side with as many checkpoints each.

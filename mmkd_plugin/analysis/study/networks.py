@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-import torch
 from torch import Tensor
 
 from ...files.checkpoint import read_checkpoint, state_dict_of

@@ -16,8 +16,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .55rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom-color: #888; }
-figure { margin: 1.2rem 0; overflow-x: auto; } img { display: block; width: 100%; max-width: 56rem; min-width: 30rem; height: auto; } figcaption { color: #555; font-size: .9rem;
-position: sticky; left: 0; }
+figure { margin: 1.2rem 0; overflow-x: auto; }
+img { display: block; width: 100%; max-width: 56rem; min-width: 30rem; height: auto; }
+figcaption { color: #555; font-size: .9rem; position: sticky; left: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: #555; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .verdict { font-weight: 600; } .holds { color: #1f5a94; } .not { color: #9c2f43; }

@@ -62,11 +62,18 @@ def draw(
         figure.savefig(data, format='png', dpi=130)
         write_bytes(out_dir / f'{name}.png', data.getvalue())
         if recorder is not None:
-            recorder.add_image(name, np.asarray(FigureCanvasAgg(figure).buffer_rgba())[..., :3], step=step)
+            recorder.add_image(name, _pixels(figure), step=step)
         names[f'{name}.png'] = text
     if recorder is not None:
         recorder.close()
     return names
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    """RGB (H, W, 3)."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _recorder(config: Config, out_dir: Path) -> Any:
@@ -136,7 +143,8 @@ def _speed(measured: Sequence[Measured], tap: str) -> Figure:
         label = None if role in told else role
         told.add(role)
         counts = one.foreground.double().mean(1)
-        axes.plot(one.path, counts, '.-', color=_COLOURS[role], alpha=0.85, linewidth=1.3, label=label)
+        colour = _COLOURS[role]
+        axes.plot(np.asarray(one.path), counts.numpy(), '.-', color=colour, alpha=0.85, linewidth=1.3, label=label)
         if one.speed is not None:
             axes.axvline(one.speed.mean, color=_COLOURS[role], linestyle=':', linewidth=1)
     axes.set_xlabel('path of the weights, in norms of the first weights\ndotted: D_mean')
@@ -176,5 +184,3 @@ def _changes(measured: Sequence[Measured], tap: str) -> Figure:
     figure.legend(handles, labels, frameon=False, loc='outside lower center', ncols=3)
     figure.suptitle(f'{tap}, against the checkpoint before', fontsize='medium')
     return figure
-
-

@@ -34,7 +34,6 @@ class Sample:
         padded: Height and width of what the student gets.
         foreground: Cells, booleans (h, w); more than half of such a cell is foreground.
         background: The other cells, but for those that are mostly padding.
-        valid: Both.
     """
 
     index: int
@@ -47,6 +46,7 @@ class Sample:
 
     @property
     def valid(self) -> Tensor:
+        """Cells that count."""
         return self.foreground | self.background
 
 
@@ -83,7 +83,8 @@ def read_samples(
         batch = pseudo_collate([data])
         inputs = data['inputs']
         size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
-        padded = tuple(inputs_of(model, batch).shape[-2:])
+        height, width = inputs_of(model, batch).shape[-2:]
+        padded = (height, width)
         name = Path(info.get('img_path') or f'{index}').name
         where = f'image {index} ({name})'
         if masks == 'centre':
@@ -100,8 +101,8 @@ def read_samples(
             empty.append(f'{where} has no {"background" if bool(foreground.any()) else "foreground"}')
     if empty and not (skip_empty and samples):
         raise ValueError(
-            f'with {cells}x{cells} cells {"; ".join(empty[:5])}{"; ..." if len(empty) > 5 else ""}; concepts need both: '
-            'give other masks or more cells, or leave such images out with --skip-empty'
+            f'with {cells}x{cells} cells {"; ".join(empty[:5])}{"; ..." if len(empty) > 5 else ""}; concepts need '
+            'both: give other masks or more cells, or leave such images out with --skip-empty'
         )
     return samples
 
@@ -133,7 +134,7 @@ def digest_of(inputs: Tensor, valid: Tensor) -> str:
 
 def _original(data: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of the image's file."""
-    shape = data['data_samples'].metainfo.get('ori_shape') or (info.get('height'), info.get('width'))
+    shape: Any = data['data_samples'].metainfo.get('ori_shape') or (info.get('height'), info.get('width'))
     return (int(shape[0]), int(shape[1])) if shape[0] else None
 
 
@@ -144,9 +145,7 @@ def _centre(size: tuple[int, int]) -> Tensor:
     return mask
 
 
-def _boxes(
-    info: Mapping[str, Any], original: Any, size: tuple[int, int], where: str, moved: Sequence[str]
-) -> Tensor:
+def _boxes(info: Mapping[str, Any], original: Any, size: tuple[int, int], where: str, moved: Sequence[str]) -> Tensor:
     if 'instances' not in info or original is None:
         raise ValueError(
             f"{where} has no boxes, expected the annotations of a data set of mmdet: give masks='centre' or a folder"
@@ -157,7 +156,9 @@ def _boxes(
     down, right = size[0] / original[0], size[1] / original[1]
     for one in info['instances']:
         x1, y1, x2, y2 = one['bbox']
-        mask[max(0, round(y1 * down)) : max(0, round(y2 * down)), max(0, round(x1 * right)) : max(0, round(x2 * right))] = 1
+        mask[
+            max(0, round(y1 * down)) : max(0, round(y2 * down)), max(0, round(x1 * right)) : max(0, round(x2 * right))
+        ] = 1
     return mask
 
 

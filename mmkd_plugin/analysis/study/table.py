@@ -109,8 +109,8 @@ class Report:
         left = '; '.join(f'{count} left out because {why}' for why, count in self.left_out.items() if count)
         runs = max(len(side) for row in self.rows for side in (row.baseline, row.student))
         return (
-            f'{self.images} images{f" ({left})" if left else ""}, up to {runs} run(s) of each, ± their standard deviation. '
-            f'The difference has its standard error over images and over seeds, '
+            f'{self.images} images{f" ({left})" if left else ""}, up to {runs} run(s) of each, ± their standard '
+            f'deviation. The difference has its standard error over images and over seeds, '
             f'and a verdict needs more than two of the larger one. Mean entropy of an image '
             f'{self.mean_entropy[0]:.3f} to {self.mean_entropy[1]:.3f} nats. {self.path}{self._without_rho()}'
         )
@@ -187,8 +187,8 @@ def _row(
     # rho is of images that ever had a concept, and a run may have none of these
     told = [[mean for run in side if not math.isnan(mean := float(run.nanmean()))] for side in (before, after)]
     if not all(told):
-        return Row(one.name, one.hypothesis, one.larger, *told)
-    row = Row(one.name, one.hypothesis, one.larger, *told)
+        return Row(one.name, one.hypothesis, one.larger, told[0], told[1])
+    row = Row(one.name, one.hypothesis, one.larger, told[0], told[1])
     if one.hypothesis == 0:
         row.teacher = {m.run.role: float(v.mean()) for m in teachers if (v := one.of_images(m)) is not None}
     row.gain = statistics.fmean(told[1]) - statistics.fmean(told[0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkd_plugin.analysis.study import work
+from mmkd_plugin.analysis.discarding import discard
 from mmkd_plugin.files.configs import config_path
 from tests.analysis.study.runs import explained, make_run, weights
 from tests.end_to_end.helpers import parse
@@ -64,14 +64,18 @@ class TestWhole:
             path.unlink()
         kept = {path: path.stat().st_mtime_ns for path in files if path not in lost}
         seen = []
-        original = work.discard
-        monkeypatch.setattr(work, 'discard', lambda f, x, *a, **k: seen.append(len(a)) or original(f, x, *a, **k))
+
+        def watched(*args, **kwargs):
+            seen.append(len(args))
+            return discard(*args, **kwargs)
+
+        monkeypatch.setattr('mmkd_plugin.analysis.study.work.discard', watched)
         again = explained(
             folder, [runs['kd0'], runs['kd1']], [runs['base0'], runs['base1']], '--teacher', '--batch', 1, '--rows', 1
         )
         assert again == text
         assert f'{len(lost) * 2 * 5:,} passes of an image' in capsys.readouterr().out
-        assert sum(count > 1 for count in seen) == len(lost)  # those with keys; the others are for the estimate
+        assert sum(count > 3 for count in seen) == len(lost)  # those with keys; the others are for the estimate
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         for path, sigma in before.items():
             np.testing.assert_allclose(np.load(path, allow_pickle=False)['sigma'], sigma, rtol=1e-5)
@@ -82,8 +86,7 @@ class TestWhole:
         assert text.count('not measured') >= 5
         assert not list(tmp_path.glob('study/speed*'))
 
-    def test_paths_between_checkpoints_where_a_run_does_not_tell(self, tmp_path, runs, done, capsys):
-        folder, _ = done
+    def test_paths_between_checkpoints_where_a_run_does_not_tell(self, tmp_path, runs, capsys):
         plain = make_run(tmp_path / 'plain', 3, told=False)
         text = explained(tmp_path / 'study', [plain], [runs['base0']])
         assert 'The path is that from one checkpoint to the next' in text
@@ -100,10 +103,10 @@ class TestRefusals:
 
     @pytest.fixture(autouse=True)
     def _computes_nothing(self, monkeypatch):
-        def discard(*args, **kwargs):
+        def begin(*args, **kwargs):
             raise AssertionError('work began')
 
-        monkeypatch.setattr(work, 'discard', discard)
+        monkeypatch.setattr('mmkd_plugin.analysis.study.work.discard', begin)
 
     @pytest.mark.parametrize(
         ('more', 'message'),
@@ -175,5 +178,3 @@ class TestRefusals:
         with pytest.raises(SystemExit, match='2'):
             parse('explain.py', 'c.py', 'a', '--baseline', 'b', *wrong)
         assert 'given' in capsys.readouterr().err
-
-

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from mmkd_plugin.analysis.learning import changes
 from mmkd_plugin.analysis.study.measures import Measured
 from mmkd_plugin.analysis.study.networks import Checkpoint, Run
 from mmkd_plugin.analysis.study.table import compare
@@ -18,7 +19,7 @@ def measured(role, foreground, background=None, path=None):
     zeros = torch.zeros(*foreground.shape, 2, 2)
     return Measured(
         Run(role, role, checkpoints), zeros - 2.8, zeros.bool(), foreground, background,
-        foreground / (foreground + background), None, None, None, None,
+        foreground / (foreground + background), None, None, None, changes(zeros.bool()),
     )  # fmt: skip
 
 
