@@ -91,9 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse(argv)
     from mmkd_plugin.analysis.study import explain
+    from mmkd_plugin.launch import occupy
 
     try:
-        print(explain(args))
+        print(explain(args, occupy))
     except (FileNotFoundError, ModuleNotFoundError, TypeError, ValueError) as error:
         raise SystemExit(f'explain.py: {error}') from error
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """The path that a layer's weights take in training, and the checkpoints that `tools/explain.py` looks at."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +13,9 @@ from torch import Tensor
 
 from ..files.atomic import save_checkpoint
 from ..files.checkpoint import state_dict_of
-from ..networks.weights import flat, weights_at
+from ..networks.weights import PATH_LENGTH, explained_in, flat, weights_at
 from ..options import check_whole
 
-#: Under which key checkpoints hold the path.
-KEY = 'path_length'
 #: Checkpoints that the paper analyses, in epochs.
 EPOCHS = (0, 2, 5, 10, 15, 20, 25, 30, 40, 50, 70, 90, 110, 130, 150, 170, 190, 240, 280, 320, 360, 400)
 
@@ -138,12 +135,12 @@ class PathLengthHook(Hook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Leave the paths there for whoever resumes."""
-        checkpoint[KEY] = self._state()
+        checkpoint[PATH_LENGTH] = self._state()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
         """Take them over, if this is to resume."""
         if runner._resume:
-            self._resumed = checkpoint.get(KEY)
+            self._resumed = checkpoint.get(PATH_LENGTH)
 
     def _state(self) -> dict[str, dict[str, float]]:
         return {name: path.state() for name, path in self._paths.items()}
@@ -156,16 +153,10 @@ class PathLengthHook(Hook):
         state = state_dict_of({'state_dict': {k: v.cpu() for k, v in _unwrapped(runner).state_dict().items()}})
         name = f'{"epoch" if self._by_epoch else "iter"}_{number}.pth'
         meta = {'epoch': number if self._by_epoch else runner.epoch, 'iter': iteration}
-        save_checkpoint({'state_dict': state, 'meta': meta, KEY: self._state()}, folder_of(runner.work_dir) / name)
-
-
-def folder_of(work_dir: str | Path) -> Path:
-    """Where the hook of a run keeps its checkpoints."""
-    return Path(work_dir) / 'explain'
+        save_checkpoint(
+            {'state_dict': state, 'meta': meta, PATH_LENGTH: self._state()}, explained_in(runner.work_dir) / name
+        )
 
 
 def _unwrapped(runner: Any) -> Any:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
-__all__ = ['EPOCHS', 'KEY', 'PathLengthHook', 'folder_of']

@@ -1,9 +1,19 @@
-"""The weights of a layer, as one vector."""
+"""The weights of a layer, as one vector, and where a run keeps the path that they took."""
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .taps import find_module
+
+#: Under which key checkpoints hold the path of layers.
+PATH_LENGTH = 'path_length'
+
+
+def explained_in(work_dir: str | Path) -> Path:
+    """Where a run keeps the checkpoints that `tools/explain.py` looks at."""
+    return Path(work_dir) / 'explain'
 
 
 def weights_at(model: nn.Module, path: str, side: str = 'student') -> list[nn.Parameter]:

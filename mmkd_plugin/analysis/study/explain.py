@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from mmengine.registry import init_default_scope
 from ...experiments.screen import Screen, duration
 from ...files.atomic import write_text
 from ...files.configs import read_config
-from ...launch import occupy
 from ...networks import Tap, network_of
 from ...teachers.network_spec import model_of
 from ..discarding import Setting
@@ -40,8 +40,12 @@ class _Place(NamedTuple):
     layer: str
 
 
-def explain(args: argparse.Namespace) -> str:
+def explain(args: argparse.Namespace, occupy: Callable[[Path], AbstractContextManager[Any]] = nullcontext) -> str:
     """What `tools/explain.py` does with its arguments.
+
+    Args:
+        args: Of the command line.
+        occupy: Locks the work folder as long as it is worked in.
 
     Returns:
         The tables, and where everything is.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ...files.checkpoint import read_checkpoint, state_dict_of
 from ...files.fitting import load_exactly
-from ...hooks.path_length import KEY, folder_of
-from ...networks import flat, weights_at
+from ...networks.weights import PATH_LENGTH, explained_in, flat, weights_at
 from ...teachers import Frozen, build_source
 from ...teachers.network_spec import model_of
 from ..learning import path_length
@@ -99,7 +98,7 @@ def _read_run(name: str, role: str, at_most: int | None) -> Run:
             )
         match = _NAME.fullmatch(path.stem)
         return Run(role, name, [Checkpoint(int(match[2]) if match else -1, name)])
-    own = folder_of(path)
+    own = explained_in(path)
     folder = own if own.is_dir() else path
     found = {(match[1], int(match[2])): file for file in folder.glob('*.pth') if (match := _NAME.fullmatch(file.stem))}
     if not found:
@@ -142,7 +141,7 @@ def prepare(run: Run, model: Any, layers: Sequence[str]) -> None:
         checkpoint.digest = digest_of(state)
         for layer, kept in weights.items():
             kept.append(flat(weights_at(model, layer, run.role)).clone())
-            told = (content.get(KEY) or {}).get(layer)
+            told = (content.get(PATH_LENGTH) or {}).get(layer)
             if told:
                 checkpoint.paths[layer] = told['length'] / told['start']
     run.by_steps = several and all(set(layers) <= set(c.paths) for c in run.checkpoints)
