@@ -7,6 +7,7 @@ from .network import Network
 from .recording import Taps
 from .regions import BoxBranch, Region, example_rois
 from .taps import Tap, TapError, find_module
+from .weights import flat, weights_at
 
 __all__ = [
     'KINDS',
@@ -22,5 +23,7 @@ __all__ = [
     'evaluating',
     'example_rois',
     'find_module',
+    'flat',
     'network_of',
+    'weights_at',
 ]
