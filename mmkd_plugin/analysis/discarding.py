@@ -112,8 +112,8 @@ def entropy(sigma: Tensor | float) -> Tensor:
         sigma: Standard deviations.
 
     Example:
-        >>> round(float(entropy(0.01)), 7)
-        -3.1862316
+        >>> round(float(entropy(0.01)), 5)
+        -3.18623
     """
     given = sigma if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
     return given.log() + UNIT_ENTROPY
