@@ -15,7 +15,7 @@ import copy
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.networks import network_of
 from mmkd_plugin.optim import amp_type, of_learner, without_bound
-from mmkd_plugin.teachers import SOURCES, Frozen, build_source, build_teacher, plain_student, untrained
+from mmkd_plugin.teachers import build_source, plain_student, untrained
 
 Step = Callable[[], Any]
 OBJECTS = 8  # in an image, for detectors
@@ -103,20 +103,23 @@ def training_step(
 
 
 def other_networks(plain: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """Every network beside the student's, plainly: a training step of what learns, and a pass of what was trained."""
+    """Every network beside the student's, plainly: a training step of what learns, and a pass of what does not."""
     specs = config.model.get('teachers') or {'teacher': config.model.get('teacher')}
-    kinds = {name: SOURCES.module_dict[spec.get('type', 'Frozen')] for name, spec in specs.items() if spec}
-    frozen = {name: specs[name] for name, kind in kinds.items() if kind is Frozen}
-    beside = [(n, build_source(specs[n], n, plain).model) for n, kind in kinds.items() if kind.learns]
-    steps = [training_step(model, config, batch, device, amp, name) for name, model in beside if model is not None]
-    if frozen:
-        steps.append(teacher_forward(frozen, config, batch, device, amp))
+    sources = [build_source(untrained(spec), name, plain) for name, spec in specs.items() if spec]
+    networks = [source for source in sources if source.model is not None]
+    steps = [
+        training_step(source.model, config, batch, device, amp, source.name)
+        for source in networks
+        if source.learns and source.apart
+    ]
+    if fixed := [source.model for source in networks if not source.learns]:
+        steps.append(teacher_forward(fixed, config, batch, device, amp))
     return lambda: [step() for step in steps]
 
 
-def teacher_forward(specs: Mapping[str, Any], config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """Frozen teachers: evaluation mode, no gradient, whole network."""
-    teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
+def teacher_forward(teachers: list[Any], config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """Of teachers that do not learn: evaluation mode, no gradient, whole network."""
+    teachers = [teacher.to(device) for teacher in teachers]
     images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
     networks = [network_of(t) for t in teachers]
     rois = [{branch: sampled_rois(config, batch).to(device) for branch in n.branches()} for n in networks]
