@@ -93,7 +93,10 @@ def student_of(config: str, peer: str | None = None) -> nn.Module:
             return student
         spec = dict((read.model.get('teachers') or {'teacher': read.model.get('teacher')})[peer])
         with DefaultScope.overwrite_default_scope(read.get('default_scope')):  # a peer's own dict does not say it
-            return build_source({key: value for key, value in spec.items() if key != 'checkpoint'}, peer, student).model
+            source = build_source({key: value for key, value in spec.items() if key != 'checkpoint'}, peer, student)
+        if not (source.learns and source.apart):
+            raise ValueError(f"'{peer}' is a {type(source).__name__}, and no model of its own that learned beside it")
+        return source.model
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # configs are programs, and can raise anything

@@ -232,7 +232,7 @@ class TestRefusals:
     def test_rois_have_no_boxes(self):
         cfg = faster_rcnn_cfg()
         losses = {'loss_fgd': {'type': 'FGDLoss', 'on': 'roi_head.bbox_roi_extractor'}}
-        with pytest.raises(ValueError, match='knows something of each whole image, and reads RoIs'):
+        with pytest.raises(ValueError, match='knows something of each whole image, or its columns'):
             distilled(losses, cfg, cfg)
 
     def test_classifiers(self, student, teacher):
