@@ -183,7 +183,7 @@ class TestKinds:
         """A moving average of the student's classifier, resumed exactly."""
 
         @SOURCES.register_module()
-        class Average(Source):
+        class ClassifierAverage(Source):
             kept: Any
 
             def __init__(self, name, student):
@@ -208,7 +208,7 @@ class TestKinds:
         def config(folder):
             cfg = digits_cfg(folder, 2)
             cfg.model.pop('teacher')
-            cfg.model.teachers, cfg.model.losses = {'average': {'type': 'Average'}}, KD
+            cfg.model.teachers, cfg.model.losses = {'average': {'type': 'ClassifierAverage'}}, KD
             cfg.custom_hooks = [{'type': 'EpochSeedHook'}, {'type': 'DistillHook'}]
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
             return cfg
@@ -221,7 +221,7 @@ class TestKinds:
             torch.testing.assert_close(after, whole.state_dict(), rtol=0, atol=0)
             assert 'distill.kept.average.weight' in after
         finally:
-            SOURCES.module_dict.pop('Average')
+            SOURCES.module_dict.pop('ClassifierAverage')
 
     def test_an_answer_that_is_none(self, student):
         class Silent(Source):
