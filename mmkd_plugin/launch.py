@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,9 @@ from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .distillation.student import Distilled
-from .hooks import DistillHook, TeacherEvalHook
+from .hooks import DistillHook, PeerEvalHook, TeacherEvalHook
 from .optim import amp_type
-from .teachers import plain_student
+from .teachers import Peer, plain_student
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -46,13 +46,17 @@ def _read_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def _add_distill_hook(config: Config) -> None:
-    """For distilled models, unless it or its heir is there."""
-    hooks = list(config.get('custom_hooks') or [])
-    there = ('DistillHook', DistillHook, 'TeacherEvalHook', TeacherEvalHook)
-    distilled = config.get('model', {}).get('type') in ('Distilled', Distilled)
-    if distilled and not any(hook['type'] in there for hook in hooks):
-        config.custom_hooks = [*hooks, dict(type='DistillHook')]
+def _add_hooks(config: Config) -> None:
+    """For distilled models DistillHook, and PeerEvalHook where peers are validated, unless it or an heir is there."""
+    model, hooks = config.get('model', {}), list(config.get('custom_hooks') or [])
+    kinds = {hook['type'] for hook in hooks}
+    distilled = model.get('type') in ('Distilled', Distilled)
+    if distilled and not kinds & {'DistillHook', DistillHook, 'TeacherEvalHook', TeacherEvalHook}:
+        config.custom_hooks = hooks = [*hooks, dict(type='DistillHook')]
+    specs = [model.get('teacher'), *(model.get('teachers') or {}).values()] if distilled else []
+    peers = [spec for spec in specs if isinstance(spec, Mapping) and spec.get('type') in ('Peer', Peer)]
+    if peers and config.get('val_cfg') is not None and not kinds & {'PeerEvalHook', PeerEvalHook}:
+        config.custom_hooks = [*hooks, dict(type='PeerEvalHook')]
 
 
 def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
@@ -85,8 +89,11 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
 
 def _drop_teacher_evaluation(config: Config) -> None:
     """For runs without validation data or without a teacher."""
-    hooks = config.get('custom_hooks') or []
-    config.custom_hooks = [hook for hook in hooks if hook['type'] not in ('TeacherEvalHook', TeacherEvalHook)]
+    hooks, dropped = (
+        config.get('custom_hooks') or [],
+        ('TeacherEvalHook', TeacherEvalHook, 'PeerEvalHook', PeerEvalHook),
+    )
+    config.custom_hooks = [hook for hook in hooks if hook['type'] not in dropped]
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
@@ -185,7 +192,7 @@ def run_train(args: argparse.Namespace) -> None:
     if args.resume:
         config.resume = True
         config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
-    _add_distill_hook(config)
+    _add_hooks(config)
     _run(config, 'train')
 
 

@@ -59,8 +59,8 @@ def mask_rcnn_cfg() -> dict[str, Any]:
 
 
 def one_stage_cfg(kind: str) -> dict[str, Any]:
-    """RetinaNet, FCOS or GFL over the same backbone and neck, from mmdet's own configs."""
-    name = {'RetinaNet': 'retinanet_r50', 'FCOS': 'fcos_r50-caffe', 'GFL': 'gfl_r50'}[kind]
+    """RetinaNet, FCOS, GFL or ATSS over the same backbone and neck, from mmdet's own configs."""
+    name = {'RetinaNet': 'retinanet_r50', 'FCOS': 'fcos_r50-caffe', 'GFL': 'gfl_r50', 'ATSS': 'atss_r50'}[kind]
     tail = 'fpn_gn-head_1x_coco' if kind == 'FCOS' else 'fpn_1x_coco'
     base = Config.fromfile(config_path('digit_scenes/faster_rcnn_student.py'))
     model = read_config(f'mmdet::{kind.lower()}/{name}_{tail}.py')[0].model.to_dict()

@@ -8,10 +8,12 @@ import sys
 import time
 
 import pytest
+import torch
 
 from mmkd_plugin.experiments import pool
+from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.files.configs import config_path
-from tests.end_to_end.helpers import ROOT, options, tiny_options
+from tests.end_to_end.helpers import ROOT, options, tiny_options, train_here
 from tests.processes import ForkedCommand, environment
 from tests.test_compare import free
 
@@ -70,6 +72,30 @@ def test_a_chain_and_what_is_left_of_it(chain, tmp_path):
     shutil.rmtree(tmp_path / 'flow_auxiliary_resnet')
     with pytest.raises(SystemExit, match=r"flow_resnet' was trained with what flow_auxiliary_resnet had left"):
         go()
+
+
+def weights(run, epochs):
+    checkpoint = read_checkpoint(run / f'epoch_{epochs}.pth')
+    return checkpoint['state_dict'], checkpoint['optimizer']
+
+
+def test_a_chain_of_one_link_is_kd(chain, tmp_path):
+    code, _, begun = chain(config_path('kd_resnet.py'), '--work-dir-root', tmp_path, *tiny(2))
+    assert (code, begun) == (0, ['kd_resnet'])
+    train_here('configs/kd_resnet.py', tmp_path / 'alone', **tiny_options(2, **{'randomness.seed': 0}))
+    found, expected = weights(tmp_path / 'kd_resnet', 2), weights(tmp_path / 'alone', 2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_chain_that_ended_between_links_goes_on(chain, tmp_path):
+    for root, links in (('whole', [AUXILIARY, STUDENT]), ('part', [AUXILIARY])):
+        assert chain(*links, '--work-dir-root', tmp_path / root, *tiny(1))[0] == 0
+    code, said, begun = chain(AUXILIARY, STUDENT, '--work-dir-root', tmp_path / 'part', *tiny(1))
+    assert (code, begun) == (0, ['flow_resnet'])
+    assert 'link 1 of 2, flow_auxiliary_resnet, was finished before' in said
+    for name in ('flow_auxiliary_resnet', 'flow_resnet'):
+        found, expected = weights(tmp_path / 'part' / name, 1), weights(tmp_path / 'whole' / name, 1)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_a_link_that_fails_ends_the_chain(chain, tmp_path):

@@ -242,3 +242,13 @@ def test_nothing_half_done_is_left(publish, source, tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', full)
     refused(publish(source, tmp_path / 'out/student.pth'), 'disk full')
     assert os.listdir(tmp_path / 'out') == []
+
+
+def test_exits_are_no_model(publish, tmp_path, weights):
+    state = {**weights, 'distill.peers.exits.0.fc.weight': torch.ones(10, 32)}
+    torch.save({'state_dict': state}, tmp_path / 'x.pth')
+    config = ('--config', 'configs/digits/byot_resnet.py')
+    refused(
+        publish(tmp_path / 'x.pth', tmp_path / 'a.pth', '--peer', 'exits', *config),
+        "'exits' is a Exits, and no model of its own",
+    )

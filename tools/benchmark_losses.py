@@ -52,6 +52,13 @@ Form = Callable[[], Tensor]
 ROUND = 0.02  # seconds that a round of a form lasts at least
 
 
+def placed(value: Any, device: str) -> Any:
+    """Tensors, and tuples of these, on a device; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(placed(item, device) for item in value)
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
 class Trial:
     """A loss and its common form, on the same taps.
 
@@ -83,8 +90,7 @@ class Trial:
         student, teacher = taps(size.student), taps(size.teacher or size.student)
         self.student = [tap.requires_grad_() for tap in student]
         sides = [given(side) for side in getattr(loss, 'sides', ('student', 'teacher'))]
-        needs = {need: NEEDS[need](size.student[0]) for need in getattr(loss, 'needs', ())}
-        needs = {need: value.to(device) if isinstance(value, Tensor) else value for need, value in needs.items()}
+        needs = {need: placed(NEEDS[need](size.student), device) for need in getattr(loss, 'needs', ())}
         self.parameters: list[Tensor] = []
         if isinstance(loss, losses.DistillLoss):
             torch.manual_seed(0)
@@ -176,6 +182,8 @@ def tiny(size: Size) -> Size:
     """The same kinds of taps, small."""
 
     def shrunk(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        if size.related:
+            return tuple((4, *shape[1:]) for shape in shapes)
         return tuple((4, max(4, shape[1] // 16), *(max(2, side // 4) for side in shape[2:])) for shape in shapes)
 
     return Size(shrunk(size.student), shrunk(size.teacher), size.in_step)

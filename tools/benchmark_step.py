@@ -4,9 +4,10 @@
 
 (a) one training step of the plain student, (b) the plain teacher's forward pass alone, without any
 of our optimisations, (c) one step of the distilled student. 1.00 means that distillation costs
-exactly its two parts. For a detector (b) is backbone, neck and the box head on as many RoIs as the
-student samples; no RPN. Random images; teacher weights are not loaded. Data loading is not measured.
-Quote the ratio: single times differ from machine to machine and from run to run.
+exactly its two parts. What a peer adds to (b) is its own plain training step. For a detector (b) is
+backbone, neck and the box head on as many RoIs as the student samples; no RPN. Random images; teacher
+weights are not loaded. Data loading is not measured. Quote the ratio: single times differ from machine
+to machine and from run to run.
 """
 
 import argparse
@@ -52,8 +53,8 @@ from mmengine.structures import InstanceData
 import mmkd_plugin  # noqa: F401 (registers)
 from mmkd_plugin.files.configs import read_config
 from mmkd_plugin.networks import network_of
-from mmkd_plugin.optim import amp_type, without_bound
-from mmkd_plugin.teachers import build_teacher, plain_student, untrained
+from mmkd_plugin.optim import amp_type, of_learner, without_bound
+from mmkd_plugin.teachers import build_source, plain_student, untrained
 
 Step = Callable[[], Any]
 OBJECTS = 8  # in an image, for detectors
@@ -87,9 +88,12 @@ def random_boxes(count: int, sides: tuple[int, ...], generator: torch.Generator)
     return torch.cat([corner, corner + extent], dim=1)
 
 
-def training_step(model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """A whole `train_step`, with the config's own optimizer."""
-    wrapper = dict(config.optim_wrapper) if hasattr(model, 'distill') else without_bound(config.optim_wrapper)
+def training_step(
+    model: Any, config: Config, batch: dict[str, Any], device: str, amp: bool, name: str = 'student'
+) -> Step:
+    """A whole `train_step`, with the config's own optimizer; that of a learner, where each has one."""
+    plain = not hasattr(model, 'distill')
+    wrapper = without_bound(of_learner(config.optim_wrapper, name)) if plain else dict(config.optim_wrapper)
     if amp:
         wrapper.update(type=amp_type(wrapper.get('type')), loss_scale='dynamic')
     MessageHub.get_current_instance().update_info('epoch', 0)  # for what depends on it
@@ -98,10 +102,24 @@ def training_step(model: Any, config: Config, batch: dict[str, Any], device: str
     return lambda: model.train_step(copy.copy(batch), optimizer)
 
 
-def teacher_forward(config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
-    """Every teacher of the config, plainly: evaluation mode, no gradient, whole network."""
-    specs = config.model.get('teachers') or {'teacher': config.model.teacher}
-    teachers = [build_teacher(untrained(spec), name).model.to(device) for name, spec in specs.items()]
+def other_networks(plain: Any, config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """Every network beside the student's, plainly: a training step of what learns, and a pass of what does not."""
+    specs = config.model.get('teachers') or {'teacher': config.model.get('teacher')}
+    sources = [build_source(untrained(spec), name, plain) for name, spec in specs.items() if spec]
+    networks = [source for source in sources if source.model is not None]
+    steps = [
+        training_step(source.model, config, batch, device, amp, source.name)
+        for source in networks
+        if source.learns and source.apart
+    ]
+    if fixed := [source.model for source in networks if not source.learns]:
+        steps.append(teacher_forward(fixed, config, batch, device, amp))
+    return lambda: [step() for step in steps]
+
+
+def teacher_forward(teachers: list[Any], config: Config, batch: dict[str, Any], device: str, amp: bool) -> Step:
+    """Of teachers that do not learn: evaluation mode, no gradient, whole network."""
+    teachers = [teacher.to(device) for teacher in teachers]
     images = [t.data_preprocessor(copy.copy(batch))['inputs'] for t in teachers]
     networks = [network_of(t) for t in teachers]
     rois = [{branch: sampled_rois(config, batch).to(device) for branch in n.branches()} for n in networks]
@@ -153,7 +171,7 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
     if 'a' in which:
         steps['a'] = training_step(plain, *common)
     if 'b' in which:
-        steps['b'] = teacher_forward(*common)
+        steps['b'] = other_networks(plain, *common)
     if 'c' in which:
         steps['c'] = training_step(MODELS.build(copy.deepcopy(config.model)), *common)
     return steps
@@ -228,7 +246,7 @@ def main() -> None:
         f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds; median (min to max)'
     )
     print(f'a  plain student step      {spread(times["a"], 1e3)} ms')
-    print(f'b  teacher forward alone   {spread(times["b"], 1e3)} ms')
+    print(f'b  other networks alone    {spread(times["b"], 1e3)} ms')
     print(f'c  distillation step       {spread(times["c"], 1e3)} ms')
     print(f'c / (a + b)                {spread(ratios, 1, 3)}')
     if not args.no_memory:

@@ -69,18 +69,22 @@ def figures(table: Table, results: Results, methods: Sequence[str]) -> str:
     published: list[str] = []
     configs: list[str] = []
     ours: list[str] = []
+    scopes: set[str] = set()
     for method in methods:
         if method not in table.methods:
             raise ValueError(f'{method!r} is no method of configs/recipes.toml, which has {", ".join(table.methods)}')
         recipes = [recipe for recipe in table.recipes if recipe.method == method]
+        scopes |= {table.settings[recipe.setting]['scope'] for recipe in recipes}
         for setting in dict.fromkeys(recipe.setting for recipe in recipes):
             here = [recipe for recipe in recipes if recipe.setting == setting]
             published += _published(table, [recipe for recipe in here if recipe.published is not None])
             configs += _configs(table, here)
         ours += [text for recipe in recipes if (text := _ours(results, recipe))]
+    metric = 'box AP' if scopes == {'mmdet'} else 'top-1'
     lines = [
-        '**Published** (top-1 in %), not ours:', '', *(published or ['- no figure in the sources that we read']), '',
-        '**Ours** (top-1 in %, last epoch, weights of the config):', '', *(ours or ['- not run yet']), '',
+        f'**Published** ({metric} in %), not ours:', '',
+        *(published or ['- no figure in the sources that we read']), '',
+        f'**Ours** ({metric} in %, last epoch, weights of the config):', '', *(ours or ['- not run yet']), '',
         '**Configs:**', '', *configs,
     ]  # fmt: skip
     return '\n'.join(lines)

@@ -8,7 +8,7 @@ loss itself (for its connectors and arguments), and is written as it is usually 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, factorial
+from math import ceil, exp, factorial, floor
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,12 +32,14 @@ class Size:
         teacher: The same, or one for each of several teachers; the student's where it is left out.
         in_step: Whether a step of the ResNet34→18 recipe, batch 32, has it. (With several, it has them all.)
         too_large: Whether common forms that broadcast take more memory here than most computers have.
+        related: Whether the widths of the taps belong together, so that a tiny one has fewer rows only.
     """
 
     student: tuple[Shape, ...]
     teacher: tuple[Shape, ...] = ()
     in_step: bool = False
     too_large: bool = False
+    related: bool = False
 
     def __str__(self) -> str:
         shapes = ['x'.join(map(str, shape)) for shape in self.student]
@@ -74,6 +76,20 @@ VECTORS = (
 )
 #: At which fetching 16,384 negatives of each sample takes a GiB.
 BANKED_VECTORS = (Size(((64, 256),)), Size(((32, 512),), in_step=True))
+#: Levels of an FPN: P3 and P5 of two images of 640x640, P5 of eight.
+NECKS = tuple(Size((shape,)) for shape in ((2, 256, 80, 80), (2, 256, 20, 20), (8, 256, 20, 20)))
+#: P3 to P7 of a head on images of 640x640: scores of 80 classes, and distributions of 17 bins.
+LEVELS = (80, 40, 20, 10, 5)
+HEADS = tuple(Size(tuple((n, 80, side, side) for side in LEVELS)) for n in (2, 8))
+GFL_HEADS = tuple(
+    Size((*size.student, *((n, 68, side, side) for side in LEVELS))) for n, size in zip((2, 8), HEADS, strict=True)
+)
+#: Of a network for half as many classes.
+OLDER_LOGITS = tuple(
+    Size(size.student, ((size.student[0][0], size.student[0][1] // 2),), size.in_step) for size in LOGITS[:3]
+)
+#: Scores and boxes of the RoIs of two images on COCO, of detectors for 80 and for 40 classes.
+OLDER_BRANCHES = (Size(((1024, 81), (1024, 320)), ((1024, 41), (1024, 160)), related=True),)
 #: With three teachers.
 TEACHERS_LOGITS = tuple(Size(size.student, 3 * size.student, size.in_step) for size in LOGITS)
 #: With three teachers.
@@ -123,6 +139,20 @@ def connect_to_banks(loss: Any, student: Tensor, teacher: Tensor) -> None:
     loss.eval()
 
 
+def connect_to_anchors(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """And from squares of eight strides around each place, as GFL has."""
+
+    def anchors(sizes: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
+        found = []
+        for number, (height, width) in enumerate(sizes):
+            y, x = torch.meshgrid(*(torch.arange(n, device=like.device) for n in (height, width)), indexing='ij')
+            center = torch.stack([x, y], 2).view(-1, 2).to(like.dtype)
+            found.append(8 * 2**number * torch.cat([center - 4, center + 4], 1))
+        return found
+
+    loss.grid = SimpleNamespace(classes=80, anchors=anchors)
+
+
 @dataclass(frozen=True)
 class Entry:
     """How a loss is measured.
@@ -148,11 +178,29 @@ class Entry:
     takes: str = ''
 
 
-#: What a loss may need besides taps, for taps of one shape.
-NEEDS: dict[str, Callable[[Shape], Any]] = {
-    'labels': lambda shape: torch.arange(shape[0]) % min(shape[1], 10),
-    'sample_idx': lambda shape: torch.arange(shape[0]),
-    'epoch': lambda shape: 1,
+def hundred_boxes(images: int) -> Tensor:
+    """(N, 100, 4), anywhere in 640x640, most of them small."""
+    generator = torch.Generator().manual_seed(0)
+    centers, sides = torch.rand(2, images, 100, 2, generator=generator)
+    sides = 320 * sides**3
+    return torch.cat([640 * centers - sides, 640 * centers + sides], 2).clamp(0, 640)
+
+
+def assigned(shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+    """A class for one in 200 places of each level whose scores are among the taps."""
+    levels = [shape for shape in shapes if shape[1] == shapes[0][1]]
+    return tuple(torch.where(torch.arange(n * h * w) % 200 == 0, 1, c) for n, c, h, w in levels)
+
+
+#: What a loss may need besides taps, for a student's taps of some shapes.
+NEEDS: dict[str, Callable[[Sequence[Shape]], Any]] = {
+    'labels': lambda shapes: torch.arange(shapes[0][0]) % min(shapes[0][1], 10),
+    'sample_idx': lambda shapes: torch.arange(shapes[0][0]),
+    'epoch': lambda shapes: 1,
+    'assignments': assigned,
+    'padded_boxes': lambda shapes: hundred_boxes(shapes[0][0]),
+    'input_size': lambda shapes: (640, 640),
+    'image_sizes': lambda shapes: torch.full((shapes[0][0], 2), 640),
 }
 
 
@@ -163,6 +211,33 @@ def kd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = ((z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7) for z in (student, teacher))
     divergence = F.kl_div((student / t).log_softmax(1), (teacher / t).softmax(1), reduction='none')
     return divergence.sum(1).mean() * t**2
+
+
+def ensemble_kd(loss: Any, student: Tensor, teachers: dict[str, Tensor]) -> Tensor:
+    """The mean of the soft targets."""
+    t = loss.temperature
+    target = torch.stack([(teacher / t).softmax(1) for teacher in teachers.values()]).mean(0)
+    return F.kl_div((student / t).log_softmax(1), target, reduction='batchmean') * t**2
+
+
+def lwf(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """Probabilities to the power of 1/T, renormalised."""
+
+    def softened(logits: Tensor) -> Tensor:
+        powers = logits.softmax(1) ** (1 / loss.temperature)
+        return powers / powers.sum(1, keepdim=True)
+
+    return -(softened(teacher) * softened(student[:, : teacher.size(1)]).log()).sum(1).mean()
+
+
+def ilod(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """All RoIs sorted, every class with a box of its own."""
+    old = teacher[0].size(1) - 1
+    taken = teacher[0].softmax(1)[:, -1].argsort()[: int(len(teacher[0]) * loss.share)]
+    logits = [torch.cat([scores[:, :old], scores[:, -1:]], 1)[taken] for scores in (student[0], teacher[0])]
+    logits = [scores - scores.mean(1, keepdim=True) for scores in logits]
+    boxes = [side[1].view(len(side[1]), -1, 4)[:, :old][taken] for side in (student, teacher)]
+    return F.mse_loss(logits[0], logits[1]) + F.mse_loss(boxes[0], boxes[1], reduction='none').sum(2).mean()
 
 
 def dkd(loss: Any, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -499,6 +574,106 @@ def flow(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
     return torch.stack([((s - t) * (s.log() - t.log())).mean() for s, t in pairs]).sum()
 
 
+def cwd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """Softmaxes, and the logarithms of these; their temporaries are kept."""
+    t, (n, c, h, w) = loss.temperature, student.shape
+    maps = (student, teacher)
+    if loss.normalize:
+        norm = nn.BatchNorm2d(c, affine=False, track_running_stats=False)
+        maps = norm(student), norm(teacher)
+    p_s, p_t = ((x.reshape(-1, h * w) / t).softmax(1) for x in maps)
+    return (p_t * (p_t.clamp_min(1e-30).log() - p_s.clamp_min(1e-30).log())).sum() * t**2 / (n * c)
+
+
+def pkd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """Channels to the front and back, as mmrazor's code does."""
+
+    def norm(maps: Tensor) -> Tensor:
+        n, c, h, w = maps.shape
+        rows = maps.permute(1, 0, 2, 3).reshape(c, -1)
+        rows = (rows - rows.mean(-1, keepdim=True)) / (rows.std(dim=-1, keepdim=True) + 1e-6)
+        return rows.reshape(c, n, h, w).permute(1, 0, 2, 3)
+
+    return F.mse_loss(norm(student), norm(teacher)) / 2
+
+
+def mgd(loss: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """The generation is ours."""
+    n, _, h, w = student.shape
+    mask = torch.where(torch.rand((n, 1, h, w)).to(student.device) > 1 - loss.mask_ratio, 0, 1)
+    return F.mse_loss(loss.generation(student * mask), teacher, reduction='sum') / n
+
+
+def fgd(
+    loss: Any, student: Tensor, teacher: Tensor, padded_boxes: Tensor, input_size: Any, image_sizes: Tensor
+) -> Tensor:
+    """Boxes drawn one by one, roots of masks on whole maps, as in the authors' code. The context blocks are ours."""
+    n, _, h, w = student.shape
+    size = torch.tensor([w, h, w, h]) / torch.tensor([*input_size[::-1], *input_size[::-1]])
+    foreground = torch.zeros(n, h, w)
+    for image, boxes in enumerate(padded_boxes.cpu()):
+        for box in boxes[boxes.isfinite().all(1)]:
+            x1, y1, x2, y2 = [int(f(v)) for f, v in zip((floor, floor, ceil, ceil), box * size, strict=True)]
+            cells = foreground[image, y1 : y2 + 1, x1 : x2 + 1]
+            foreground[image, y1 : y2 + 1, x1 : x2 + 1] = cells.clamp_min(1 / (x2 - x1 + 1) / (y2 - y1 + 1))
+    background = (foreground == 0).float()
+    background = background / background.sum((1, 2), keepdim=True).clamp_min(1)
+    (s_t, a_t), (s_s, a_s) = (
+        (
+            h * w * (maps.abs().mean(1) / loss.temperature).flatten(1).softmax(1).view(n, h, w),
+            maps.size(1) * (maps.abs().mean((2, 3)) / loss.temperature).softmax(1),
+        )
+        for maps in (teacher, student)
+    )
+
+    def masked(mask: Tensor) -> Tensor:
+        roots = mask.to(student.device).unsqueeze(1).sqrt(), s_t.unsqueeze(1).sqrt(), a_t[:, :, None, None].sqrt()
+        of_both = [maps * roots[1] * roots[2] * roots[0] for maps in (student, teacher)]
+        return F.mse_loss(of_both[0], of_both[1], reduction='sum') / n
+
+    attention = ((s_s - s_t).abs().sum() + (a_s - a_t).abs().sum()) / n
+    whole = [
+        maps + block(maps)[:, :, None, None]
+        for maps, block in ((student, loss.context_student), (teacher, loss.context_teacher))
+    ]
+    value = loss.alpha * masked(foreground) + loss.beta * masked(background) + loss.gamma * attention
+    return value + loss.lam * F.mse_loss(whole[0], whole[1], reduction='sum') / n
+
+
+def sigmoid_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """All positions in one row of classes each, and logarithms of probabilities."""
+    classes, t = student[0].size(1), loss.temperature
+    z_s, z_t = (torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in side]) for side in (student, teacher))
+    q_s, q_t = (z_s / t).sigmoid().clamp(1e-12, 1 - 1e-7), (z_t / t).sigmoid().clamp(1e-12, 1 - 1e-7)
+    value = q_t * (q_t.log() - q_s.log()) + (1 - q_t) * ((1 - q_t).log() - (1 - q_s).log())
+    return t**2 * value.sum() / (torch.cat(list(assignments)) < classes).sum().clamp_min(1)
+
+
+def qfl_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """All positions in one row of classes each, as mmdet's QualityFocalLoss takes them."""
+    classes = student[0].size(1)
+    z_s, z_t = (torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in side]) for side in (student, teacher))
+    target = z_t.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(z_s, target, reduction='none')
+    value = (entropy * (target - z_s.sigmoid()).abs().pow(loss.beta)).sum(1)
+    return value.sum() / (torch.cat(list(assignments)) < classes).sum().clamp_min(1)
+
+
+def ld(
+    loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any, padded_boxes: Tensor
+) -> Tensor:
+    """Level by level, every position in a row before the positive ones are taken, as in mmdet's LDHead."""
+    values, half, t = [], len(student) // 2, loss.temperature
+    for scores, z_s, z_t, labels in zip(student[:half], student[half:], teacher[half:], assignments, strict=True):
+        bins = z_s.size(1) // 4
+        weights = scores.detach().permute(0, 2, 3, 1).reshape(-1, scores.size(1)).sigmoid().max(1)[0]
+        here = (labels < scores.size(1)).nonzero().squeeze(1)
+        of_both = [x.permute(0, 2, 3, 1).reshape(-1, 4 * bins)[here].reshape(-1, bins) / t for x in (z_s, z_t)]
+        found = F.kl_div(of_both[0].log_softmax(1), of_both[1].softmax(1), reduction='none').mean(1) * t**2
+        values.append((found * weights[here][:, None].expand(-1, 4).reshape(-1)).sum() / 4)
+    return torch.stack(values).sum()
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -506,6 +681,8 @@ ENTRIES = {
     'KDLoss: standardised': Entry(LOGITS, kd, {'temperature': 2.0, 'standardize': True}),
     'DKDLoss': Entry(LOGITS, dkd),
     'DISTLoss': Entry(LOGITS, dist),
+    'LwFLoss': Entry(OLDER_LOGITS, lwf),
+    'ILODLoss': Entry(OLDER_BRANCHES, ilod, signed=True),
     # maps: hints, attention, selectivity
     'FitNetLoss': Entry(MAPS, fitnet, takes='a convolution and its batch norm on every map'),
     'ATLoss': Entry(MAPS, attention, takes='squares of every map'),
@@ -544,7 +721,21 @@ ENTRIES = {
     'CRDLoss': Entry(BANKED_VECTORS, crd, connect=connect_to_banks,
                      takes='products with all of 50,000 samples, and drawing 16,384 for each'),
     # several teachers, auxiliary teachers
+    'EnsembleKDLoss': Entry(TEACHERS_LOGITS, ensemble_kd),
+    'ConfidentEnsembleKDLoss': Entry(TEACHERS_LOGITS, None),
     'RepresentationGraphLoss': Entry(TEACHERS_VECTORS, None),
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),
+    # detection: dense heads
+    'DenseKDLoss': Entry(HEADS, sigmoid_kd, signed=True),
+    'LDLoss': Entry(GFL_HEADS, ld, signed=True),
+    'LDLoss: valuable region': Entry(GFL_HEADS, None, {'valuable_weight': 1.0}, signed=True, connect=connect_to_anchors,
+                                     takes='IoUs and distances of all boxes and anchors'),
+    'QFLKDLoss': Entry(HEADS, qfl_kd, signed=True),
+    # detection: feature maps
+    'CWDLoss': Entry(NECKS, cwd, signed=True),
+    'CWDLoss: normalised': Entry(NECKS, cwd, {'normalize': True}, signed=True),
+    'FGDLoss': Entry(NECKS, fgd, signed=True),
+    'MGDLoss': Entry(NECKS, mgd, same=False, signed=True, takes='two 3x3 convolutions of all channels'),
+    'PKDLoss': Entry(NECKS, pkd, signed=True),
 }  # fmt: skip

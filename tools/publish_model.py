@@ -28,7 +28,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse()  # answers --help and slips at once: the imports below take seconds
 
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 import mmkd_plugin  # noqa: F401 (registers)
@@ -92,7 +92,11 @@ def student_of(config: str, peer: str | None = None) -> nn.Module:
         if peer is None:
             return student
         spec = dict((read.model.get('teachers') or {'teacher': read.model.get('teacher')})[peer])
-        return build_source({key: value for key, value in spec.items() if key != 'checkpoint'}, peer, student).model
+        with DefaultScope.overwrite_default_scope(read.get('default_scope')):  # a peer's own dict does not say it
+            source = build_source({key: value for key, value in spec.items() if key != 'checkpoint'}, peer, student)
+        if not (source.learns and source.apart):
+            raise ValueError(f"'{peer}' is a {type(source).__name__}, and no model of its own that learned beside it")
+        return source.model
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # configs are programs, and can raise anything

@@ -30,6 +30,8 @@ _ENTRY = {
     'title', 'recipe', 'figures', 'epoch', 'losses', 'task_loss', 'optim_wrapper', 'combines', 'on_top_of', 'hook',
     'rounds', 'pairs', 'initial_epochs',
 }  # fmt: skip
+#: Numbers that a network may have of its own.
+_OWN = ('batch', 'lr', 'weight_decay', 'epochs')
 _PAIR = {'published', 'config', 'file', 'losses', 'lr_mult'}
 
 
@@ -114,8 +116,13 @@ class Table:
 
     def schedule(self, network: str, setting: str) -> dict[str, Any]:
         """A setting with the numbers that a network has of its own."""
-        own = {key: value for key, value in self.networks[network].items() if key in ('batch', 'lr', 'epochs')}
+        own = {key: value for key, value in self.networks[network].items() if key in _OWN}
         return self.settings[setting] | own
+
+    def zoo(self, network: str, setting: str) -> str:
+        """The config of another package, or of this one, whose published weights are a teacher; '' without any."""
+        found: str = self.settings[setting].get('teachers', '')
+        return found.format(network=network, family=self.networks[network].get('family', ''))
 
     def pair_title(self, recipe: Recipe) -> str:
         """``resnet56 → resnet20``."""

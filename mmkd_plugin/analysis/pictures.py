@@ -63,7 +63,7 @@ class Gallery:
         with DefaultScope.overwrite_default_scope(config.get('default_scope')):
             self.contestants = build_contestants(config, checkpoint, plain)
             self.dataset = _dataset(config)
-            painter, self.recorder = _visualizers(config, Path(out_dir))
+            painter, self.recorder = visualizers(config, Path(out_dir))
         painter.dataset_meta = self.dataset.metainfo
         self.painter = Painter(painter, size, score_thr)
         self.reduction, self.shared_scale = reduction, shared_scale
@@ -130,7 +130,7 @@ class Gallery:
         batch = pseudo_collate([self.dataset[index]])
         views = [look(contestant, batch, self.pairs) for contestant in self.contestants]
         pictures = {'predictions': self._predictions(info, views)}
-        put_in = _input_image(batch['inputs'][0], 'img' not in info or self._reverses_channels())
+        put_in = input_image(batch['inputs'][0], 'img' not in info or self._reverses_channels())
         for pair in self.pairs:
             pictures[self._name(pair)] = self._maps(pair, put_in, views)
         for name, picture in pictures.items():
@@ -210,7 +210,7 @@ def _dataset(config: Config) -> Any:
     return DATASETS.build(loader.dataset)
 
 
-def _visualizers(config: Config, out_dir: Path) -> tuple[Visualizer, Visualizer]:
+def visualizers(config: Config, out_dir: Path) -> tuple[Visualizer, Visualizer]:
     """The config's visualizer twice: without backends, to draw with; and with them, to hand pictures over."""
     cfg = dict(config.get('visualizer') or {'type': 'Visualizer'})
     backends = []
@@ -238,7 +238,7 @@ def original_image(info: Mapping[str, Any], reverse: bool, backend_args: Any = N
     return decoded[..., ::-1]
 
 
-def _input_image(inputs: Tensor, reverse: bool) -> np.ndarray:
+def input_image(inputs: Tensor, reverse: bool) -> np.ndarray:
     """What the pipeline gave (C, H, W) as RGB (H, W, 3) uint8."""
     image = inputs.float()
     if inputs.dtype != torch.uint8:  # normalised by the pipeline

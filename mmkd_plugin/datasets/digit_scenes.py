@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 
-from .digits import load_digits
+from .digits import check_classes, load_digits
 
 CLASSES = tuple('0123456789')
 #: Scenes in each split; those of the training split show other digits than those of the test split.
@@ -82,7 +82,11 @@ def _whole(folder: Path) -> bool:
 
 @DATASETS.register_module()
 def DigitScenes(  # noqa: N802 (it stands where a config names a class)
-    split: str = 'train', images: int | None = None, root: str | None = None, **kwargs: Any
+    split: str = 'train',
+    images: int | None = None,
+    root: str | None = None,
+    classes: Sequence[int] | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Mmdet's ``VOCDataset`` of 160x160 colour pictures with one to five digits, classes 0 to 9.
 
@@ -90,26 +94,37 @@ def DigitScenes(  # noqa: N802 (it stands where a config names a class)
         split: ``train`` (600 pictures) or ``test`` (200).
         images: The first so many of them; None is all.
         root: See :func:`digit_scenes_root`.
+        classes: Only boxes of these digits, and pictures that have one; labels and names as of :class:`Digits`. The
+            other digits stay in the pictures, and are background.
         **kwargs: See ``VOCDataset``: ``pipeline``, ``test_mode``, ``filter_cfg``, ``metainfo`` ...
 
     Raises:
-        ValueError: If the split or the number is not one of these.
+        ValueError: If the split, the number or the classes are not one of these.
     """
+    digits, names = check_classes(classes)
     if split not in SPLITS:
         raise ValueError(f"split={split!r} given, expected 'train' or 'test'")
     if images is not None and (not isinstance(images, int) or not 1 <= images <= SPLITS[split]):
         raise ValueError(
             f"images={images!r} given, expected a whole number from 1 to {SPLITS[split]} (split='{split}')"
         )
-    from mmdet.datasets import VOCDataset  # only where a detector is met
+    kwargs = {
+        'data_root': str(digit_scenes_root(root)),
+        'ann_file': f'ImageSets/Main/{split}.txt',
+        'data_prefix': {'sub_data_root': ''},
+        'indices': images,
+        'metainfo': {'classes': names},
+        'serialize_data': False,  # as in Digits
+        **kwargs,
+    }
+    # only where a detector is met
+    if classes is not None:
+        from .boxes_of_classes import BoxesOfClasses
 
-    return VOCDataset(
-        data_root=str(digit_scenes_root(root)),
-        ann_file=f'ImageSets/Main/{split}.txt',
-        data_prefix={'sub_data_root': ''},
-        indices=images,
-        **{'metainfo': {'classes': CLASSES}, 'serialize_data': False, **kwargs},  # as in Digits
-    )
+        return BoxesOfClasses(digits, **kwargs)
+    from mmdet.datasets import VOCDataset
+
+    return VOCDataset(**kwargs)
 
 
 def _write(folder: Path) -> None:

@@ -12,7 +12,7 @@ class PhaseLog:
     """Writes a line whenever other losses are on than before."""
 
     def __init__(self) -> None:
-        self._told: tuple[str, ...] | None = None
+        self._told: dict[str | None, tuple[str, ...]] = {}  # in turns, by learner
 
     def tell(self, model: nn.Module, plan: Plan, off: Collection[nn.Parameter]) -> None:
         """Write it, if this step is the first of a phase.
@@ -22,9 +22,9 @@ class PhaseLog:
             plan: What is on.
             off: Parameters that are not trained.
         """
-        if plan.phase == self._told:
+        if plan.phase == self._told.get(plan.turn):
             return
-        self._told = plan.phase
+        self._told[plan.turn] = plan.phase
         names = ['task' if name == 'student' else name for name in plan.phase]
         print_log(
             f'phase of {" + ".join(names)} from epoch {plan.progress.epoch}, iteration '

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from mmengine.logging import MessageHub, print_log
 
 from ..facts import Progress
+from ..teachers import Source
 from .schedule import Schedule, check_schedules
 from .term import Term
+from .turns import Turns
 
 
 class Plan(NamedTuple):
@@ -21,6 +23,9 @@ class Plan(NamedTuple):
         due: The terms that are on.
         phase: Names of all that is on.
         runs: The learners that run in this step: a peer rests while it neither learns nor teaches.
+        learn: Those that learn in this step; the others only teach, or give what losses train their own parts on.
+        turn: Whose turn it is; None: all learn together.
+        alone: Whether of the student only new rows train, see :class:`~.growth.Start`.
     """
 
     progress: Progress
@@ -29,11 +34,18 @@ class Plan(NamedTuple):
     due: list[Term]
     phase: tuple[str, ...]
     runs: set[str]
+    learn: set[str]
+    turn: str | None = None
+    alone: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that runs learns from its own losses, so that these reach all of it."""
-        return all(self.tasks[name] for name in self.runs)
+        """Whether all that learn do so from their own losses, so that these reach all of them."""
+        return all(self.tasks[name] for name in self.learn)
+
+    def tells(self, learner: str) -> bool:
+        """Whether the log has this learner's own losses of this step, be they off by schedule."""
+        return self.turn in (None, learner)
 
 
 class Planner:
@@ -42,12 +54,30 @@ class Planner:
     Args:
         terms: Its losses.
         tasks: By learner, weight and schedule of its own losses.
+        sources: By name, what teaches.
+        alone: For so many epochs only new rows of the student train.
     """
 
-    def __init__(self, terms: Sequence[Term], tasks: Mapping[str, tuple[float, Schedule]]) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        tasks: Mapping[str, tuple[float, Schedule]],
+        sources: Mapping[str, Source] | None = None,
+        alone: int = 0,
+    ) -> None:
+        #: For so many epochs only new rows of the student train.
+        self.alone = alone
         self._terms = list(terms)
         self._tasks = dict(tasks)
+        self._apart = {name for name, source in (sources or {}).items() if source.learns and source.apart}
+        asking = [(f'the {term.name} loss', term.needs) for term in terms]
+        asking += [(f"the teacher '{name}'", source.needs) for name, source in (sources or {}).items()]
+        self._asks = [
+            f'{who} needs the {need}' for need in ('epoch', 'iteration') for who, own in asking if need in own
+        ]
         self._checked = False
+        #: Whose turn it is, which InTurnHook says.
+        self.turns = Turns()
         names = {name: 'task' if name == 'student' else f'{name} task' for name in tasks}
         own = [(names[name], schedule) for name, (_, schedule) in tasks.items()]
         #: By name, those of all losses; the student's own are 'task'.
@@ -64,7 +94,7 @@ class Planner:
             )
         ]
         #: Whether something is off at some time.
-        self.phased = any(schedule.phased for _, schedule in self.schedules)
+        self.phased = bool(alone) or any(schedule.phased for _, schedule in self.schedules)
         #: Whether the run is known to be so, which DistillHook says; to the message hub it is a run of one epoch.
         self.iteration_based = False
 
@@ -75,10 +105,12 @@ class Planner:
             ValueError: In the first step: if something never counts, or at some time nothing would train.
             RuntimeError: If nothing trains now, or nobody says which epoch it is.
         """
-        progress = self._progress()
-        factors = {term.name: term.factor(progress) for term in self._terms}
+        progress, turn = self._progress(), self.turns.learner
+        tasks, factors = self._factors(progress)
+        if turn is not None:
+            tasks = {name: factor if self.turn_of(name) == turn else 0.0 for name, factor in tasks.items()}
+            factors = {t.name: factors[t.name] if self.turn_of(t.learner) == turn else 0.0 for t in self._terms}
         due = [term for term in self._terms if factors[term.name]]
-        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
         phase = (*(name for name, factor in tasks.items() if factor), *(term.name for term in due))
         if not phase:
             raise RuntimeError(
@@ -87,14 +119,36 @@ class Planner:
             )
         named = {name for term in due for name in (term.learner, *term.sources)}
         runs = {name for name, factor in tasks.items() if factor or name == 'student' or name in named}
-        return Plan(progress, tasks, factors, due, phase, runs)
+        learn = {name for name, factor in tasks.items() if factor}
+        learn |= {term.learner for term in due if term.learner in term.on}
+        learn |= {self.turn_of(name) for name in learn}  # what goes on from the student's pass trains the student
+        alone = progress.epoch < self.alone
+        phase = (*phase, *['new rows alone'] * alone)
+        return Plan(progress, tasks, factors, due, phase, runs, learn, turn, alone)
+
+    def has_turn(self) -> list[str]:
+        """The learners for which something is on now, the student first."""
+        tasks, factors = self._factors(self._progress())
+        on = [name for name, factor in tasks.items() if factor]
+        on += [term.learner for term in self._terms if factors[term.name]]
+        on = [self.turn_of(name) for name in on]
+        return [name for name in tasks if name in on]
+
+    def turn_of(self, learner: str) -> str:
+        """With whom one learns: by itself, or with the student, from whose pass it goes on."""
+        return learner if learner in self._apart else 'student'
+
+    def _factors(self, progress: Progress) -> tuple[dict[str, float], dict[str, float]]:
+        """How much counts now: of learners' own losses, and of terms."""
+        tasks = {name: weight * schedule.factor(progress) for name, (weight, schedule) in self._tasks.items()}
+        return tasks, {term.name: term.factor(progress) for term in self._terms}
 
     def _progress(self) -> Progress:
         """How far the run is, from mmengine's message hub, where anything depends on it."""
         info = MessageHub.get_current_instance().runtime_info
         asks = [f'the {name} loss has a schedule' for name, schedule in self.schedules if not schedule.constant]
-        for need in ('epoch', 'iteration'):
-            asks += [f'the {term.name} loss needs the {need}' for term in self._terms if need in term.needs]
+        asks += [f'start has alone={self.alone}'] * bool(self.alone)
+        asks += self._asks
         if info.get('epoch') is None and asks:
             raise RuntimeError(
                 f"{asks[0]}, and nobody says which epoch it is: train with mmengine's Runner, or call "
@@ -114,6 +168,16 @@ class Planner:
         if off:
             print_log(f'{off} have loss_weight=0: they are off', 'current', logging.WARNING)
         off += self._weightless
+        if self.alone and (self.iteration_based or self.alone >= (progress.epochs or 0)):
+            raise ValueError(
+                f'start has alone={self.alone}, after which all of the student trains, and this run '
+                + (
+                    'is iteration-based, one epoch to mmengine'
+                    if self.iteration_based
+                    else f'has {progress.epochs} epochs'
+                )
+                + ': expected fewer epochs than the run has'
+            )
         check_schedules([pair for pair in self.schedules if pair[0] not in off], progress, self.iteration_based)
 
 

@@ -17,17 +17,21 @@ from .schedule import Schedule
 Sides = dict[str, list[Tap]]
 
 
-def check_losses(losses: Any) -> dict[str, Any]:
+def check_losses(losses: Any, may_be_empty: bool = False) -> dict[str, Any]:
     """The entries of ``losses`` that are meant; one set to None (by a child config or ``--cfg-options``) is dropped.
+
+    Args:
+        losses: As a config gives them.
+        may_be_empty: Whether there may be none.
 
     Raises:
         ValueError: If there are none, or it is no dictionary.
     """
     example = "dict(loss_kd=dict(type='KDLoss', on='head.fc'))"
-    if not isinstance(losses, Mapping) or not losses:
+    if not isinstance(losses, Mapping) or not (losses or may_be_empty):
         raise ValueError(f'losses={losses!r} given, expected {example}')
     left = {name: cfg for name, cfg in losses.items() if cfg is not None}
-    if not left:
+    if not left and not may_be_empty:
         raise ValueError(f'all of losses={losses!r} are dropped; to train the plain student use its own config')
     return left
 

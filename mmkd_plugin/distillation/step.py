@@ -1,7 +1,7 @@
 """The `distill` child of a distilled student: its losses, its sources, one training step."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,14 +12,18 @@ from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
+from .checks import assigned_taps, check_term
+from .each import for_each_learner
+from .entries import scaled, tensors
 from .finite import FiniteGuard
+from .growth import Start
 from .phase_log import PhaseLog
 from .plan import Plan, Planner, check_learners
 from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
 from .term import Term
-from .untouched import Phases
+from .untouched import Phases, teaching_only
 from .uses import hand_over
 
 
@@ -32,6 +36,8 @@ class Distillation(nn.Module):
         losses: By name: ``dict(type=..., on=..., teacher=..., schedule=..., **arguments)``.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) of the dry run; inferred from the student when None.
+        start: The teacher whose weights the student starts from, see :class:`~.growth.Start`; with one, there may be no
+            losses.
 
     Raises:
         ValueError: If names, taps, shapes or schedules do not fit; the message says which.
@@ -44,14 +50,19 @@ class Distillation(nn.Module):
         losses: Mapping[str, Mapping[str, Any] | None],
         task_loss: Mapping[str, Any] | None = None,
         input_shape: tuple[int, int, int] | None = None,
+        start: Any = None,
     ) -> None:
         super().__init__()
-        losses = check_losses(losses)
         check_input_shape(input_shape)
+        self.start = None if start is None else Start(start, student, sources)
         peers = {name: source for name, source in sources.items() if source.learns}
-        self.losses = nn.ModuleDict({n: Term(n, cfg, list(sources), list(peers)) for n, cfg in losses.items()})
+        losses = check_losses(losses, may_be_empty=start is not None)
+        entries = for_each_learner(losses, [name for name, peer in peers.items() if peer.apart])
+        terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
+        self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
-        if unread := set(sources) - {side for term in self.terms for side in (term.learner, *term.sources)}:
+        read = {side for term in self.terms for side in (term.learner, *term.sources)}
+        if unread := set(sources) - read - ({self.start.teacher} if self.start else set()):
             raise ValueError(f'no loss reads the teachers {sorted(unread)}: name them in a loss, or drop them')
         check_apart({'student': student, **{name: source.model for name, source in sources.items()}})
         #: Everything that teaches, by name; its peers learn from the student.
@@ -65,7 +76,7 @@ class Distillation(nn.Module):
         check_learners(tasks, self.terms)
         self.routes = Routes(self.sources)
         #: What is on when.
-        self.planner = Planner(self.terms, tasks)
+        self.planner = Planner(self.terms, tasks, self.sources, self.start.alone if self.start else 0)
         #: The training data, which DistillHook tells.
         self.data = TrainingData()
         #: Taps of the student that somebody else wants to read, such as KCDHook, and the box branches they lie in; the
@@ -73,6 +84,10 @@ class Distillation(nn.Module):
         self.observe: dict[Tap, BoxBranch | None] = {}
         self.observed: dict[Tap, Tensor] = {}
         self.regions: dict[BoxBranch, Any] = {}
+        #: The same of teachers, by name: some of the taps that losses read there, with the student's box branches whose
+        #: RoIs are their rows. They are read in every step, also where no loss that is on asks for them.
+        self.observe_taught: dict[str, dict[Tap, BoxBranch | None]] = {}
+        self.observed_taught: dict[str, dict[Tap, Tensor]] = {}
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.phase_log = PhaseLog()
@@ -104,36 +119,9 @@ class Distillation(nn.Module):
         networks = {'student': student, **{name: source.network(student) for name, source in self.sources.items()}}
         for term in self.terms:
             term.locate(networks)
-            readers = [term.who] if 'labels' in term.needs else []
-            readers += [f"'{name}' of {term.who}" for name in term.sources if 'labels' in self.sources[name].needs]
-            if readers and student.softens_labels:
-                raise ValueError(
-                    f"{readers[0]} needs one class per image, and the student's data preprocessor makes soft labels "
-                    '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
-                    'KDLoss with a trained teacher'
-                )
-            same = [name for name in term.sources if isinstance(self.sources[name], Own) and name != 'student']
-            if any(term.learner == 'student' and term.taps(name) == term.taps('student') for name in same):
-                raise ValueError(
-                    f"{term.who} compares '{term.taps('student')[0]}' of the student with itself, and teaches nothing: "
-                    f"name two places, as in on=dict(student='backbone.layer3', {same[0]}='backbone.layer4')"
-                )
+            check_term(term, student, self.sources)
         #: By dense head, where the student's own loss is told which class each position is of.
-        self._assigned: dict[str, Tap] = {}
-        for term in self.terms:
-            if 'assignments' in term.needs:
-                told = student.assigned_at(term.taps('student'))
-                if not told:
-                    raise ValueError(
-                        f'{term.who} needs the assignments of a dense head, and reads none that is told them: tap '
-                        "one, as in on='bbox_head[0][0]'"
-                    )
-                self._assigned |= told
-        if len(self._assigned) > 1:
-            raise ValueError(
-                f'losses need the assignments of {" and ".join(self._assigned)}, expected those of one dense head: '
-                'they are told which class a position is of, and not by whom'
-            )
+        self._assigned = assigned_taps(self.terms, student)
         images = torch.zeros(2, *(input_shape or student.input_shape()))
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
@@ -168,10 +156,14 @@ class Distillation(nn.Module):
             with keep_random_state():  # peers draw their weights, one after the other
                 for source in self.sources.values():
                     source.load()
+                if self.start:
+                    self.start.copy(student, self.data, initialized=progress is None)
                 face = network_of(student)
                 networks = {name: source.network(face).model for name, source in self.sources.items()}
+                classes = {name: teacher.classes for name, teacher in self.teachers.items()}
+                changing = {name for name, source in self.sources.items() if source.changes}
                 for term in self._in_order:
-                    term.prepare({'student': student, **networks}, self.data)
+                    term.prepare({'student': student, **networks}, self.data, classes, changing)
             self._loaded = True
         for source in self.sources.values():
             source.get_ready(like, student, progress)
@@ -205,10 +197,12 @@ class Distillation(nn.Module):
         watching: Any = nullcontext({})
         if trains and not plan.is_plain:
             watching = self.phases.watching(student, plan.phase)
-        with watching as nodes:
+        waiting = self.start.waiting(student, plan.alone) if self.start else nullcontext()
+        with watching as nodes, waiting:
             losses, active = self._learn(student, run_student, batch, plan)
         losses |= self._teach(batch, active, plan)
-        if trains and (self.planner.phased or not plan.is_plain or active != self.terms):
+        all_learn = len(plan.learn) == 1 + len(self.peers)
+        if trains and (self.planner.phased or not plan.is_plain or active != self.terms or not all_learn):
             off = self._leave_out(student, losses, plan, active, nodes)
             if self.planner.phased:
                 self.phase_log.tell(student, plan, off)
@@ -227,7 +221,7 @@ class Distillation(nn.Module):
         taps = [*self.routes.asked('student', plan.due), *self.observe, *region_taps(branches)]
         settle = settled_taps(branches, taps)
         recorded = Taps(student, taps, 'student', self._clone, settle=settle, every=self._assigned.values())
-        with recorded.recording():
+        with recorded.recording(), _pass_of(student, 'student' in plan.learn):
             own = dict(run_student())
         if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
@@ -238,26 +232,34 @@ class Distillation(nn.Module):
         self.observed = {tap: value.detach() for tap, value in seen.items()}
         active = [term for term in plan.due if batch.regions.keys() >= term.branches]
         batch.values['student'] = recorded.values(self.routes.asked('student', active))
-        losses = {name: _scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        found = {name: scaled(name, value, plan.tasks['student']) for name, value in own.items()}
+        losses = found if plan.tells(self.planner.turn_of('student')) else {}
         for name, peer in self._beside().items():
             if name in plan.runs:
-                own = peer.learn(batch, self.routes.asked(name, active))
-                losses |= {f'{name}.{key}': _scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+                with _pass_of(peer.model, name in plan.learn):
+                    own = peer.learn(batch, self.routes.asked(name, active))
+                found = {f'{name}.{key}': scaled(key, value, plan.tasks[name]) for key, value in own.items()}
+                losses |= found if plan.tells(self.planner.turn_of(name)) else {}
         return losses, active
 
     def _teach(self, batch: Batch, active: Sequence[Term], plan: Plan) -> dict[str, Tensor]:
         """What the sources say of the batch, and the losses that compare it with what the learners say."""
-        wanted = {name: self.routes.wanted(name, active) for name in self.sources}
+        observed = {
+            name: {tap: rows for tap, rows in taps.items() if rows is None or rows in batch.regions}
+            for name, taps in self.observe_taught.items()
+        }
+        wanted = {name: self.routes.wanted(name, active) | observed.get(name, {}) for name in self.sources}
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
+        self.observed_taught = {name: {tap: taught[name][tap] for tap in taps} for name, taps in observed.items()}
         losses = {}
         for term in active:
             compared = self.routes.compared(term, batch, taught)
             if term.learner in term.on:
-                term.check_gradient(compared[term.learner])
+                term.check_gradient(compared[term.learner], self.planner.alone if plan.alone else 0)
             value = term(compared, batch)
             if torch.is_grad_enabled() and not value.requires_grad:
                 raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')
-            losses[term.name] = _scaled(term.name, value, plan.factors[term.name])
+            losses[term.name] = scaled(term.name, value, plan.factors[term.name])
         return losses
 
     def _leave_out(
@@ -272,21 +274,30 @@ class Distillation(nn.Module):
 
         `plan.due` are the terms that schedules want, `active` those that had RoIs.
         """
-        resting = [peer for name, peer in self.peers.items() if name not in plan.runs]
+        resting = [peer for name, peer in self.peers.items() if name not in plan.learn]
         off = [p for part in (*self.terms, *resting) if part not in plan.due for p in part.parameters()]
+        if 'student' not in plan.learn:
+            off += [p for name, p in student.named_parameters() if not name.startswith('distill.')]
         unused = [p for term in plan.due if term not in active for p in term.parameters()]
         complete = list(active) == plan.due
         if not plan.is_plain:  # what is on may reach a part of the learners only
-            values = [value for name, entry in losses.items() if 'loss' in name for value in _tensors(entry)]
+            values = [value for name, entry in losses.items() if 'loss' in name for value in tensors(entry)]
             off = self.phases.find(student, plan.phase, values, nodes, keep=complete).parameters
             if not complete:  # other processes may have had RoIs
                 off, unused = [], off
+        if self.start and plan.alone:
+            off = [*off, *self.start.off(student)]
         zero = self.phases.leave_out(off, unused)
         if zero is not None:
             name = next(name for name in losses if 'loss' in name)
             value = losses[name]
             losses[name] = [value[0] + zero, *value[1:]] if isinstance(value, (list, tuple)) else value + zero
         return off
+
+
+def _pass_of(network: nn.Module, learns: bool) -> AbstractContextManager[Any]:
+    """Around a learner's training pass, from which it may learn nothing now."""
+    return nullcontext() if learns or not torch.is_grad_enabled() else teaching_only(network)
 
 
 def _branches(terms: Iterable[Term]) -> list[BoxBranch]:
@@ -296,16 +307,3 @@ def _branches(terms: Iterable[Term]) -> list[BoxBranch]:
 def _labels(told: Iterable[Any]) -> list[Tensor]:
     """Of what classification losses take in, some with a score beside the labels."""
     return [item[0] if isinstance(item, (list, tuple)) else item for item in told]
-
-
-def _tensors(entry: Any) -> list[Tensor]:
-    return list(entry) if isinstance(entry, (list, tuple)) else [entry]
-
-
-def _scaled(name: str, value: Any, factor: float) -> Any:
-    """A loss times a factor; other entries (accuracies) and factor 1 leave it as it is."""
-    if 'loss' not in name or factor == 1:
-        return value
-    if factor == 0:  # and no way back, so that nothing is computed for it
-        return [torch.zeros_like(v) for v in value] if isinstance(value, (list, tuple)) else torch.zeros_like(value)
-    return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor

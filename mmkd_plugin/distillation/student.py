@@ -38,11 +38,14 @@ class DistilledMixin:
         )
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Any, Any]:
-        """The student's own; the total tells what of it is distillation, as :class:`DistilledPart`."""
+        """The student's own; the total tells what of it is distillation, as :class:`DistilledPart`.
+
+        Where learners take turns, the last one logs what all of them gave.
+        """
         total, logged = super().parse_losses(losses)  # type: ignore[misc]
         if isinstance(total, Tensor):
             total.distilled_part = DistilledPart(losses, self.distill)  # type: ignore[attr-defined]
-        return total, logged
+        return total, self.distill.planner.turns.join(losses, logged)
 
     def __reduce__(self) -> Any:
         """Copies and pickles name the student's class; the subclass is made anew."""
@@ -85,6 +88,7 @@ def distill(
     teachers: Mapping[str, Any] | None = None,
     task_loss: Mapping[str, Any] | None = None,
     input_shape: tuple[int, int, int] | None = None,
+    start: Any = None,
 ) -> BaseModel:
     """Add distillation to a built student, in place.
 
@@ -98,10 +102,13 @@ def distill(
             compare; see the README for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
             ``dict(model=..., checkpoint=...)``, a built and trained module, or ``dict(type=...)`` for
-            another kind of source: ``Own``, ``Labels``, ``Peer``. None if no loss reads one.
+            another kind of source: ``Own``, ``Labels``, ``Peer``, ``Route``, ``Average``. None if no loss reads one.
         teachers: Several of those by name, instead of ``teacher``; each loss then says which.
         task_loss: ``dict(loss_weight=1.0, schedule=dict(...))`` for the student's own losses.
         input_shape: (C, H, W) for the dry run that learns shapes; inferred when None.
+        start: The name of a frozen teacher whose weights the student starts from; its classifier may have more classes
+            than the teacher's, which come first. ``dict(teacher='teacher', alone=5)`` trains only what is new for 5
+            epochs. With it, ``losses`` may be empty, which is fine-tuning.
 
     Returns:
         The same object.
@@ -129,7 +136,7 @@ def distill(
         raise ValueError("teachers names one 'student', which the student itself is called: give it another name")
     with keep_random_state():
         built = {name: build_source(spec, name, model) for name, spec in specs.items()}
-        distillation = Distillation(model, built, losses, task_loss, input_shape)
+        distillation = Distillation(model, built, losses, task_loss, input_shape, start)
     model.__class__ = distilled_class(type(model))  # type: ignore[arg-type]
     model.distill = distillation
     return model
@@ -143,6 +150,7 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
     teachers: Mapping[str, Any] | None = None,
     task_loss: Mapping[str, Any] | None = None,
     input_shape: tuple[int, int, int] | None = None,
+    start: Any = None,
     **student_arguments: Any,
 ) -> BaseModel:
     """Build a student as its config says and :func:`distill` it; ``type='Distilled'`` in configs.
@@ -154,6 +162,7 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
         teachers: Several by name.
         task_loss: Weight and schedule of the student's own losses.
         input_shape: (C, H, W) for the dry run.
+        start: The teacher whose weights the student starts from.
         **student_arguments: The student's own model keys.
 
     Returns:
@@ -162,7 +171,7 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
     Raises:
         ValueError: If a key is missing or misspelt, and as :func:`distill`.
     """
-    given = {'student': student, 'losses': losses}
+    given = {'student': student, 'losses': {} if losses is None and start is not None else losses}
     for key in [key for key, value in given.items() if value is None]:
         near = difflib.get_close_matches(key, student_arguments, n=1)
         raise ValueError(
@@ -180,4 +189,4 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
         if near := difflib.get_close_matches(key, DISTILLED_KEYS, n=1, cutoff=0.8):
             raise ValueError(f"model has the unknown key '{key}': is '{near[0]}' meant?")
     model = MODELS.build({'type': student, **student_arguments})
-    return distill(model, losses or {}, teacher, teachers, task_loss, input_shape)
+    return distill(model, losses or {}, teacher, teachers, task_loss, input_shape, start)

@@ -1,6 +1,6 @@
 """A term: one entry of `losses` in a config: a loss, what it reads of whom, who learns from it, and when it counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -8,9 +8,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..facts import NEEDS, Batch, Facts, Progress, TapShape, TrainingData
+from ..facts import NEEDS, Batch, Facts, KnownNetworks, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
-from ..networks import BoxBranch, Network, Tap
+from ..networks import BoxBranch, Network, Tap, check_grids
 from ..options import check_mapping
 from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule
 
@@ -34,12 +34,20 @@ class Term(nn.ModuleList):
         cfg: ``dict(type=..., on=..., teacher=..., learner=..., through=..., schedule=..., **arguments)``.
         sources: The names there are.
         peers: Those of them that learn.
+        share: A factor on its weight.
 
     Raises:
         ValueError: If the name, a key, or what the loss needs is not understood.
     """
 
-    def __init__(self, name: str, cfg: Mapping[str, Any], sources: Sequence[str], peers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        cfg: Mapping[str, Any],
+        sources: Sequence[str],
+        peers: Sequence[str] = (),
+        share: float = 1.0,
+    ) -> None:
         check_name(name)
         who = f"losses['{name}']"
         example = "dict(type='KDLoss', on='head.fc', ...)"
@@ -61,10 +69,12 @@ class Term(nn.ModuleList):
         #: By side, where it reads; the learner's side is not there if the loss reads sources only.
         self.on = on
         self.name, self.learner, self.through, self.schedule = name, learner, through, schedule
+        self._share = share
         self.sources = [side for side in on if side != learner]
         self.kind = kind.__name__
         self.sides, self.needs, self.uses = first.sides, first.needs, first.uses
         self.relates_layers, self.compares_logits = first.relates_layers, first.compares_logits
+        self.dense_outputs = first.dense_outputs
         self.who = f'{who} ({self.kind})'
         #: By side, the learner's box branch whose RoIs are the rows of each tap; None where images are.
         self.rows: dict[str, list[BoxBranch | None]] = {}
@@ -76,7 +86,7 @@ class Term(nn.ModuleList):
 
     def factor(self, progress: Progress) -> float:
         """How much of it counts now; 0 means off: outside its schedule, or with ``loss_weight=0``."""
-        return self.schedule.factor(progress) if self.counts else 0.0
+        return self.schedule.factor(progress) * self._share if self.counts else 0.0
 
     @property
     def counts(self) -> bool:
@@ -109,8 +119,8 @@ class Term(nn.ModuleList):
         self._check_rows(found)
         if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
             raise ValueError(
-                f'{self.who} remembers something of each training image, and reads RoIs: tap what has a row for each '
-                'image'
+                f'{self.who} knows something of each whole image, or its columns know no background, and reads RoIs: '
+                'tap what has a row for each image'
             )
         if any(getattr(module, 'gather', False) for module in self) and any(
             branch and branch.stage for rows in found.values() for branch in rows
@@ -119,6 +129,8 @@ class Term(nn.ModuleList):
                 f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one '
                 'process while the others wait for its rows: give gather=False'
             )
+        if self.dense_outputs:
+            self._share_grid(networks)
         of_learner = found.get(self.learner) or [None]
         for side, taps in self.on.items():  # where lists differ in length, all rows are the same
             self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]
@@ -128,6 +140,15 @@ class Term(nn.ModuleList):
                     networks[side].check_logits(tap, self.who)
                 if 'labels' in self.needs and side == self.learner:
                     networks[side].check_labels(tap, self.who)
+
+    def _share_grid(self, networks: Mapping[str, Network]) -> None:
+        """See that all dense heads that it reads score the same places, and tell the loss which."""
+        read = self.sources if self.through else self.on  # what goes through a source is read there
+        outputs = self.dense_outputs
+        grids = {side: networks[side].dense_grid(self.on[side], outputs, self.who) for side in read}
+        check_grids(grids, outputs, self.who)
+        for module in self:
+            module.grid = next(iter(grids.values()))  # type: ignore[assignment]
 
     def _check_rows(self, found: Mapping[str, list[BoxBranch | None]]) -> None:
         """Refuse to compare rows that are images with rows that are RoIs."""
@@ -209,13 +230,27 @@ class Term(nn.ModuleList):
             except ValueError as error:
                 raise ValueError(f'{self.who}: {error}') from error
 
-    def prepare(self, networks: Mapping[str, Any], data: TrainingData) -> None:
+    def prepare(
+        self,
+        networks: Mapping[str, Any],
+        data: TrainingData,
+        classes: Mapping[str, Sequence[str] | None],
+        changing: Collection[str] = (),
+    ) -> None:
         """Let the loss see the networks with their weights, and the training data; see ``DistillLoss.prepare``.
+
+        Args:
+            networks: By side.
+            data: The training data.
+            classes: Of teachers, what they were trained to tell apart, where they say so.
+            changing: Sources whose weights change while they teach; the loss sees none of these, but as its learner.
 
         Raises:
             ValueError: If it asks for what is not there.
         """
-        facts = Facts({side: networks[side] for side in self.on}, self.on, data)
+        known = {side: classes[side] for side in self.on if side in classes}
+        hidden = set(changing) - {self.learner}
+        facts = Facts(KnownNetworks({side: networks[side] for side in self.on}, hidden), self.on, data, known)
         for module in self:
             before = [*module.named_parameters(), *module.named_buffers()]
             try:
@@ -232,11 +267,12 @@ class Term(nn.ModuleList):
                     'theirs already: make them in build_connectors(), and fill them here, as by self.margin.copy_(...)'
                 )
 
-    def check_gradient(self, values: Mapping[Tap, Tensor]) -> None:
+    def check_gradient(self, values: Mapping[Tap, Tensor], alone: int = 0) -> None:
         """Refuse to teach nothing.
 
         Args:
             values: Of the learner, or what became of them.
+            alone: If only new rows of the student train now, the epoch at which the rest begins.
 
         Raises:
             RuntimeError: If a tapped tensor of the learner carries no gradient.
@@ -249,6 +285,11 @@ class Term(nn.ModuleList):
                 raise RuntimeError(
                     f'{self.who}: what is written at {[str(tap) for tap in self.through]} does not reach {dead} of '
                     f"'{self.sources[0]}': read it behind the place that is written"
+                )
+            if alone and self.learner == 'student':
+                raise RuntimeError(
+                    f'{self.who} reads {dead} of the student, which carries no gradient while its new rows train alone '
+                    f'(start): let the loss begin after that, schedule=dict(begin={alone})'
                 )
             raise RuntimeError(
                 f'{self.who} reads {dead} of the {self.learner}, which carries no gradient, so that would teach '

@@ -30,6 +30,24 @@ class Off:
     modules: list[nn.Module] = field(default_factory=list)
 
 
+@contextmanager
+def teaching_only(network: nn.Module) -> Iterator[None]:
+    """Around a pass of a learner that learns nothing from it: no gradient, and its buffers are put back.
+
+    Args:
+        network: What it has as ``distill`` is left to itself.
+    """
+    buffers = [buffer for name, buffer in network.named_buffers() if not name.startswith('distill.')]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+
 class Phases:
     """Finds what is off in each phase, and keeps it as it is."""
 

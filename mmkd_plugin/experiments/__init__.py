@@ -2,6 +2,7 @@
 
 from .chain import Link, forge, link_table
 from .entries import Entry, parameters_of, read_entries
+from .fork import Fork
 from .picture import draw_gains
 from .pool import Pool
 from .runs import Result, Run, plan_runs
@@ -11,6 +12,7 @@ from .table import Comparison, Row, verdict
 __all__ = [
     'Comparison',
     'Entry',
+    'Fork',
     'Link',
     'Pool',
     'Result',

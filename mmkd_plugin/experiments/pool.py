@@ -54,14 +54,14 @@ class Command:
             # a group of its own: Ctrl-C reaches this process alone, which then ends the others in order
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment,
-                start_new_session=True, preexec_fn=_end_with_parent,
+                start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
         self._memory = 0.0
 
     def ended(self) -> Ended | None:
         """None while it runs."""
         # not getrusage: its peak begins with what this process had when it forked
-        self._memory = max(self._memory, _peak_memory(self._process.pid))
+        self._memory = max(self._memory, peak_memory(self._process.pid))
         code = self._process.poll()
         return None if code is None else Ended(code, self._memory)
 
@@ -75,7 +75,7 @@ class Command:
                 time.sleep(0.02)
 
 
-def _peak_memory(process: int) -> float:
+def peak_memory(process: int) -> float:
     """What was resident of it at most, in MiB; 0 if it has ended."""
     with contextlib.suppress(OSError):
         found = re.search(r'VmHWM:\s+(\d+) kB', Path(f'/proc/{process}/status').read_text())
@@ -83,7 +83,7 @@ def _peak_memory(process: int) -> float:
     return 0.0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: else it would train on, unseen, where its parent was killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -1,10 +1,11 @@
 """What a loss may ask for besides tapped values: labels, boxes, indices, how far the run is. An open list."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..datasets.indexed import INDEX
 
@@ -136,6 +137,13 @@ def iteration(batch: Any) -> int:
     return batch.progress.iteration
 
 
+@register_need('input_size', example=lambda batch: tuple(batch.images.shape[-2:]))
+def input_size(batch: Any) -> tuple[int, int]:
+    """Height and width in pixels of the whole batch, padding included."""
+    height, width = batch.images.shape[-2:]
+    return height, width
+
+
 def image_sizes(batch: Any) -> Tensor:
     """Height and width in pixels of each image without its padding, (N, 2) int64; where nobody knows, the batch's."""
     sizes = batch.sizes or [tuple(batch.images.shape[-2:])] * len(batch.images)
@@ -152,16 +160,31 @@ def boxes(batch: Any) -> Tensor:
     Raises:
         ValueError: If the data samples carry no boxes.
     """
-    found = [_instances(sample).bboxes for sample in _samples(batch, 'boxes')]
-    tensors = [getattr(item, 'tensor', item) for item in found]  # mmdet's box structures, or tensors
-    if odd := [tuple(tensor.shape) for tensor in tensors if tensor.ndim != 2 or tensor.size(1) != 4]:
-        raise ValueError(
-            f'boxes are needed, and this batch has some of shape {odd[0]}, expected (boxes, 4): x1, y1, x2, y2'
-        )
+    tensors = _corners(batch, 'boxes')
     corners = torch.cat(tensors).to(batch.images.device)
     counts = torch.tensor([len(tensor) for tensor in tensors])  # on the CPU, so that nobody waits for a GPU
     image = torch.arange(len(tensors)).repeat_interleave(counts).to(corners.device, non_blocking=True)
     return torch.cat([image[:, None].to(corners.dtype), corners], dim=1)
+
+
+def _padded_whole_images(batch: Any) -> Tensor:
+    return _whole_images(batch)[:, None, 1:]
+
+
+@register_need('padded_boxes', for_rows=True, example=_padded_whole_images)
+def padded_boxes(batch: Any) -> Tensor:
+    """Ground truth image by image, (N, B, 4): x1, y1, x2, y2 in pixels, B being the most that an image has.
+
+    Rows that are no box begin at infinity and end at minus infinity, so that they cover nothing. Nobody waits for the
+    device to know B.
+
+    Raises:
+        ValueError: If the data samples carry no boxes.
+    """
+    padded = nn.utils.rnn.pad_sequence(_corners(batch, 'padded_boxes'), batch_first=True, padding_value=math.inf)
+    padded = padded.to(batch.images.device, non_blocking=True)
+    ends = padded[:, :, 2:]
+    return torch.cat([padded[:, :, :2], torch.where(ends.isinf(), -math.inf, ends)], dim=2)
 
 
 @register_need('box_labels', example=_zeros)
@@ -196,6 +219,17 @@ def assignments(batch: Any) -> tuple[Tensor, ...]:
             'a class for each position, (positions,) of int64: this head assigns in another way'
         )
     return tuple(told[0])
+
+
+def _corners(batch: Any, what: str) -> list[Tensor]:
+    """Of each image, its boxes (boxes, 4)."""
+    found = [_instances(sample).bboxes for sample in _samples(batch, what)]
+    tensors = [getattr(item, 'tensor', item) for item in found]  # mmdet's box structures, or tensors
+    if odd := [tuple(tensor.shape) for tensor in tensors if tensor.ndim != 2 or tensor.size(1) != 4]:
+        raise ValueError(
+            f'boxes are needed, and this batch has some of shape {odd[0]}, expected (boxes, 4): x1, y1, x2, y2'
+        )
+    return tensors
 
 
 def _instances(sample: Any) -> Any:

@@ -11,6 +11,7 @@ from mmengine.runner import IterBasedTrainLoop
 from ..datasets.indexed import index_training_data
 from ..distillation.resume_check import compare_with_checkpoint
 from ..facts import TrainingData
+from .anchor_search import check_routes, search
 
 
 def distillation_of(runner: Any) -> Any:
@@ -22,6 +23,8 @@ def distillation_of(runner: Any) -> Any:
 @HOOKS.register_module()
 class DistillHook(Hook):
     """Tells losses of the training data and samples of their index, and compares a checkpoint to resume from.
+
+    And searches for the next anchor of a :class:`Route` that asks for it.
 
     ``tools/train.py`` adds it by itself, and :class:`TeacherEvalHook` does the same; with another ``train.py`` and
     without that hook, name it in ``custom_hooks``. Twice is once.
@@ -45,9 +48,15 @@ class DistillHook(Hook):
             index_training_data(runner._train_loop)
 
     def before_train(self, runner: Any) -> None:
-        """Tell what kind of run this is."""
+        """Tell what kind of run this is, and see that the stages of routes fit into it."""
         if (distillation := distillation_of(runner)) is not None:
             distillation.planner.iteration_based = isinstance(runner.train_loop, IterBasedTrainLoop)
+            check_routes(runner, distillation)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Search for the next anchors of routes."""
+        if distillation_of(runner) is not None:
+            search(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: Mapping[str, Any]) -> None:
         """Compare, if this is to resume."""

@@ -8,6 +8,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..options import check_bool
+from .anchor_search import stages_of
 from .distill import distillation_of
 
 
@@ -15,8 +16,9 @@ from .distill import distillation_of
 class PhaseHook(Hook):
     """Restarts schedules of learning rate and momentum whenever a phase begins.
 
-    A phase begins at the epoch at which a loss goes on or off. There every learning rate is what it was at the start of
-    the run, and the schedulers of ``param_scheduler`` begin at their first epoch again, so that their numbers count
+    A phase begins at the epoch at which a loss goes on or off, with each stage of a :class:`Route`, and where the
+    student trains as a whole after its new rows alone (``start``). There every learning rate is what it was when the
+    run began, and the schedulers of ``param_scheduler`` begin at their first epoch again, so that their numbers count
     from the start of the phase. It is exact in a resumed run, since schedulers keep their state in checkpoints.
 
     Args:
@@ -43,13 +45,22 @@ class PhaseHook(Hook):
         """Find out when phases begin."""
         distillation = distillation_of(runner)
         schedules = [] if distillation is None else [s for _, s in distillation.planner.schedules]
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop) or any(
-            not s.by_epoch and s.phased for s in schedules
+        stages = [] if distillation is None else list(stages_of(distillation))
+        if (
+            not isinstance(runner.train_loop, EpochBasedTrainLoop)
+            or any(not s.by_epoch and s.phased for s in schedules)
+            or not all(s.by_epoch for s in stages)
         ):
             raise RuntimeError('PhaseHook restarts at epochs, and this run or one of its schedules counts iterations')
-        self._begins = {turn for s in schedules for turn in s.turns if 0 < turn < runner.max_epochs}
+        turns = {turn for s in schedules for turn in s.turns}
+        turns |= set() if distillation is None else {distillation.planner.alone}
+        self._begins = {turn for turn in turns if 0 < turn < runner.max_epochs}
+        self._begins |= {turn for s in stages for turn in s.begins(runner.max_epochs)}
         if not self._begins:
-            raise RuntimeError('PhaseHook: no loss goes on or off in this run, so that no phase begins: drop the hook')
+            raise RuntimeError(
+                'PhaseHook: no loss goes on or off in this run, and no route has several anchors, so that no phase '
+                'begins: drop the hook'
+            )
         if self.schedulers and not runner.cfg.get('param_scheduler'):
             raise RuntimeError('PhaseHook: schedulers=True needs param_scheduler in the config, and there is none')
 

@@ -38,7 +38,7 @@ def check_paths(model: Any, loader: Any) -> None:
     """
     with keep_random_state():
         try:
-            batch = _draw(loader)
+            batch = next(draw_samples(loader, _SAMPLES, _SAMPLES))
             made = model.data_preprocessor(copy.deepcopy(batch), training=False)
             images = made['inputs']
         except Exception as error:  # data sets, transforms and preprocessors are anybody's code
@@ -49,33 +49,34 @@ def check_paths(model: Any, loader: Any) -> None:
             return
         sizes = model.distill.sizes.of(images, made.get('data_samples'))
         for teacher in model.distill.teachers.values():
-            own = getattr(teacher.model, 'data_preprocessor', None)
-            if own is not None:
-                alone = own(copy.deepcopy(batch), training=False)['inputs']
-                _compare_images(teacher, teacher.images(images, sizes), alone)
-                if alone.shape == images.shape:
-                    _compare_taps(teacher, images, sizes, alone)
+            for called in teacher.each():
+                own = getattr(teacher.model, 'data_preprocessor', None)
+                if own is not None:
+                    alone = own(copy.deepcopy(batch), training=False)['inputs']
+                    _compare_images(called, teacher.images(images, sizes), alone)
+                    if alone.shape == images.shape:
+                        _compare_taps(teacher, called, images, sizes, alone)
 
 
-def _compare_images(teacher: Frozen, shown: Tensor, alone: Tensor) -> None:
+def _compare_images(called: str, shown: Tensor, alone: Tensor) -> None:
     height, width = (min(a, b) for a, b in zip(shown.shape[-2:], alone.shape[-2:], strict=True))
     found = _difference(shown[..., :height, :width], alone[..., :height, :width])
     if found > _TOLERANCE:
         raise RuntimeError(
-            f'training would show {teacher.name} other images than its own data_preprocessor makes: they differ by '
+            f'training would show {called} other images than its own data_preprocessor makes: they differ by '
             f'{found:.3g} of their range. Give student and teacher data_preprocessors that differ in mean, std, '
             'channel order and pad_value at most'
         )
 
 
-def _compare_taps(teacher: Frozen, images: Tensor, sizes: Any, alone: Tensor) -> None:
+def _compare_taps(teacher: Frozen, called: str, images: Tensor, sizes: Any, alone: Tensor) -> None:
     rois = dict.fromkeys(teacher.branches, example_rois(images))
     taught = teacher.read(Batch.example(images, teacher.wanted.values(), sizes), teacher.wanted)
     computed = teacher.alone(alone, rois)
     for tap, value in computed.items():
         if (found := _difference(taught[tap], value)) > _TOLERANCE:
             raise RuntimeError(
-                f"training would read other values at '{tap}' of {teacher.name} than it computes by itself: they "
+                f"training would read other values at '{tap}' of {called} than it computes by itself: they "
                 f'differ by {found:.3g} of their range'
             )
 
@@ -86,16 +87,28 @@ def _difference(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / span)
 
 
-def _draw(loader: Any) -> Any:
-    """A few training samples as the loader would collate them, without touching its sampler, workers or caches."""
+def draw_samples(loader: Any, count: int, size: int) -> Iterator[Any]:
+    """Training samples as the loader would collate them, without touching its sampler, workers or caches.
+
+    Args:
+        loader: The training data.
+        count: How many, spread evenly over all.
+        size: Of a batch, at most.
+
+    Yields:
+        Batches.
+    """
     dataset = loader.dataset
-    picks = sorted({index * (len(dataset) - 1) // max(_SAMPLES - 1, 1) for index in range(_SAMPLES)})
+    picks = sorted({index * (len(dataset) - 1) // max(count - 1, 1) for index in range(count)})
+    batches = [picks[start : start + size] for start in range(0, len(picks), size)]
     if loader.num_workers:  # not here: what a data set opens when it is first asked, workers would share
         names = ('collate_fn', 'worker_init_fn', 'multiprocessing_context')
         settings = {name: getattr(loader, name) for name in names}
-        return next(iter(DataLoader(dataset, batch_sampler=[picks], num_workers=1, **settings)))
+        yield from DataLoader(dataset, batch_sampler=batches, num_workers=1, **settings)
+        return
     with _pipelines_of_its_own(getattr(dataset, 'dataset', dataset)):
-        return loader.collate_fn([dataset[index] for index in picks])
+        for batch in batches:
+            yield loader.collate_fn([dataset[index] for index in batch])
 
 
 @contextmanager

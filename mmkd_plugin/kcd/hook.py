@@ -9,20 +9,22 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import BaseLoop
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
 from ..options import check_bool, check_number, check_whole
 from .dataset import CondensedDataset, CondensedSampler
+from .dropped import Dropped, gathered
+from .fitness import check_images_valued, check_run
 from .mixtures import Mixer, RecipeBook
 from .observer import Observer
-from .options import check_choice, check_path, check_schedule
+from .options import check_choice, check_dropped_value, check_path, check_schedule
 from .pace import Pace
 from .refuse_mixed import refuse_mixtures, refuse_planned_mixtures
 from .report import Report
 from .resume_check import check_data, check_next_round, check_options, check_rounds, fingerprint
-from .valuation import RANDOM, VALUES, ValueTable, condense, keep_counts, random_scores, rank
+from .valuation import RANDOM, TABLES, ValueTable, condense, keep_counts, random_scores, rank
 
 
 @HOOKS.register_module()
@@ -60,8 +62,11 @@ class KCDHook(Hook):
         mixing: ``convex`` (official), ``additive`` (paper) or None.
         cumulative: Mix mixed images further; loading one then costs more images with every round.
         begin: Epochs before values are recorded.
-        value: Name of a function in ``mmkd_plugin.kcd.valuation.VALUES``. ``random`` is the control: every round
-            ranks anew by chance, and the table records the entropy.
+        value: Name of a function in ``mmkd_plugin.kcd.valuation.VALUES``: ``entropy`` (official), ``margin``,
+            ``loss``, ``kl`` (from the teacher), ``forgetting``. ``random`` is the control: every round
+            ranks anew by chance, and the table records the entropy; with ``rank_over='kept'`` nothing returns.
+        dropped_value: What dropped samples are ranked by: their ``last`` value (official), that ``aged`` by the fall
+            of the kept ones' median, or one forward ``pass`` over them before each round. See :class:`.Dropped`.
         official_schedule: Count a round after the last epoch.
         logits: The student's classifier, such as ``head.fc``; found out when None.
         table: Write a row for each sample after each round.
@@ -89,6 +94,7 @@ class KCDHook(Hook):
         cumulative: bool = False,
         begin: int = 0,
         value: str = 'entropy',
+        dropped_value: str = 'last',
         official_schedule: bool = False,
         logits: str | None = None,
         table: bool = True,
@@ -102,6 +108,7 @@ class KCDHook(Hook):
         self.rank_over = check_choice(rank_over, 'rank_over')
         self.mixing = check_choice(mixing, 'mixing')
         self.value = check_choice(value, 'value')
+        self.dropped_value = check_dropped_value(dropped_value, self.value, self.rank_over)
         self.cumulative = check_bool(cumulative, 'KCDHook: cumulative')
         self.official_schedule = check_bool(official_schedule, 'KCDHook: official_schedule')
         self.logits = check_path(logits)
@@ -116,18 +123,10 @@ class KCDHook(Hook):
         loop = runner._train_loop
         if not isinstance(loop, BaseLoop) or (self.active and loop.dataloader is self.loader):  # a test
             return
-        if not isinstance(loop, EpochBasedTrainLoop):
-            raise RuntimeError(
-                f'KCDHook: the training loop is a {type(loop).__name__}, expected EpochBasedTrainLoop '
-                '(train_cfg=dict(by_epoch=True, max_epochs=...)): condensing shortens epochs'
-            )
         model = _student(runner)
-        if not hasattr(model, 'distill'):
-            raise RuntimeError(
-                f'KCDHook: the model is a {type(model).__name__} without a teacher; use '
-                "model=dict(type='Distilled', ...)"
-            )
-        self.observer = Observer(model, self.logits, VALUES['entropy' if self.value == RANDOM else self.value])
+        check_run(loop, model)
+        self.observer = Observer(model, self.logits, 'entropy' if self.value == RANDOM else self.value)
+        check_images_valued(self.observer, self.dropped_value, self.value)
         loader = loop.dataloader
         # another hook's; the condensed data set carries the index as well
         plain = loader.dataset.dataset if type(loader.dataset) is IndexedDataset else loader.dataset
@@ -141,7 +140,10 @@ class KCDHook(Hook):
         self.loader = loop.dataloader = rewrapped_loader(loader, dataset, self.sampler)
         self._fingerprint: str | None = None
         self.size = len(dataset)
-        self.table = ValueTable(self.size)
+        self.table = TABLES.get(self.value, ValueTable)(self.size)
+        self.dropped = Dropped(self.dropped_value)
+        # of the last round: samples that returned, out of how many; of all rounds: looked at without training
+        self.returned, self.out, self.looked = 0, 0, 0
         self.kept = np.arange(self.size)
         self.recipes = RecipeBook(self.cumulative)
         self.round = 0
@@ -187,17 +189,10 @@ class KCDHook(Hook):
 
     def after_train_epoch(self, runner: Any) -> None:
         """Bring the processes' values together; condense where a round is due."""
-        indices, values = self._gather()
+        indices, values = gathered(self.observer.take())
         if len(indices):
             self.table.update(indices, values)
         self._condense_where_due(runner, runner.epoch + 1)
-
-    def _gather(self) -> tuple[np.ndarray, np.ndarray]:
-        """What all processes saw in this epoch; an entry that several saw, as padding, counts once."""
-        parts = all_gather_object(self.observer.take())
-        indices, values = (np.concatenate([part[i] for part in parts]) for i in range(2))
-        indices, first = np.unique(indices, return_index=True)
-        return indices, values[first]
 
     def _condense_where_due(self, runner: Any, epoch: int) -> None:
         if self.round < len(self.rounds) and epoch == self.rounds[self.round]:
@@ -207,13 +202,13 @@ class KCDHook(Hook):
         keep, previous = self.counts[self.round], len(self.kept)
         if not self.table.count.any():
             raise RuntimeError(f"KCDHook: no sample has a value after {epoch} epochs; '{self.observer.tap}' gave none")
-        scores = self._scores(runner)
-        if self.rank_over == 'all':
-            order = rank(scores)
-        else:
-            order = self.kept[rank(scores[self.kept])]
+        since = epoch - ([self.begin, *self.rounds][self.round])
+        self.looked += self.dropped.renew(runner, self.observer, self.table, self.kept, since)
+        order = self._ranked(runner)
         result = condense(order, keep, previous, self.epsilon_max if self.mixing else 0.0)
-        self.kept = np.sort(np.concatenate([result.high, result.low]))
+        before, self.kept = self.kept, np.sort(np.concatenate([result.high, result.low]))
+        self.returned, self.out = len(np.setdiff1d(self.kept, before)), self.size - len(before)
+        self.dropped.note(self.table, self.kept)
         if keep < previous:  # otherwise nothing is left to mix anew, and what is mixed stays
             self.recipes.turn(result, self.kept, forget_dropped=self.rank_over == 'kept')
         self._show()
@@ -221,9 +216,18 @@ class KCDHook(Hook):
         if is_main_process():
             self.report.write(self, result, epoch)
 
+    def _ranked(self, runner: Any) -> np.ndarray:
+        """Samples, the best first."""
+        scores = self._scores(runner)
+        chance = self._chance(runner) if self.table.counts_events else None
+        if self.rank_over == 'all':
+            return rank(scores, chance)
+        return self.kept[rank(scores[self.kept], None if chance is None else chance[self.kept])]
+
     def _scores(self, runner: Any) -> np.ndarray:
-        if self.value != RANDOM:
-            return self.table.scores(self.alpha)
+        return self._chance(runner) if self.value == RANDOM else self.table.scores(self.alpha)
+
+    def _chance(self, runner: Any) -> np.ndarray:
         # with diff_rank_seed each process has a seed of its own
         return random_scores(self.size, all_gather_object(runner.seed)[0], self.round)
 
@@ -240,6 +244,8 @@ class KCDHook(Hook):
                 'rounds': self.rounds[: self.round],
                 'counts': self.counts[: self.round],
                 'saved': self.pace.saved,
+                'looked': self.looked,
+                'level': self.dropped.level,
                 'options': self._shared_options(),
                 'data': self._data(),
             }
@@ -278,6 +284,7 @@ class KCDHook(Hook):
         self.kept = state['kept'].cpu().numpy().copy()
         self.recipes.load_state_dict(state['recipes'])
         self.round, self.pace.saved = len(state['rounds']), state['saved']
+        self.looked, self.dropped.level = state.get('looked', 0), state.get('level')
         self._loaded = None
         self._show()
 

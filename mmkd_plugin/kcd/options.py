@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..options import check_number
-from .valuation import RANDOM, VALUES
+from .valuation import RANDOM, TABLES, VALUES, ValueTable
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     'rank_over': ('all', 'kept'),
     'mixing': (None, 'convex', 'additive'),
+    'dropped_value': ('last', 'aged', 'pass'),
 }
 
 
@@ -22,6 +23,28 @@ def check_choice(value: Any, option: str) -> Any:
     if value not in known:
         raise ValueError(f'KCDHook: {option}={value!r} given, expected one of {", ".join(map(repr, known))}')
     return value
+
+
+def check_dropped_value(dropped_value: Any, value: str, rank_over: str) -> str:
+    """What dropped samples are ranked by, if they are, and if their values can be that.
+
+    Raises:
+        ValueError: If not.
+    """
+    dropped_value = str(check_choice(dropped_value, 'dropped_value'))
+    why = None
+    if dropped_value != 'last' and value == RANDOM:
+        why = "value='random', which ranks by no value"
+    elif dropped_value != 'last' and rank_over == 'kept':
+        why = "rank_over='kept', which never ranks a dropped sample"
+    elif dropped_value == 'aged' and TABLES.get(value, ValueTable).counts_events:
+        why = f"value='{value}', which counts and never falls; 'pass' looks at dropped samples"
+    if why:
+        raise ValueError(
+            f"KCDHook: dropped_value='{dropped_value}' given with {why}. Leave dropped_value at 'last', or change the "
+            'other'
+        )
+    return dropped_value
 
 
 def check_schedule(value: Any) -> str | list[float]:

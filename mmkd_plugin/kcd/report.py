@@ -48,10 +48,13 @@ class Report:
             f'KCD round {hook.round} of {len(hook.rounds)}, after epoch {epoch}: {kept} of {hook.size} kept, '
             f'{mixed} of them mixed, {len(result.dropped)} dropped; value at quantiles '
             + ', '.join(f'{q:g}: {v:.4f}' for q, v in zip(QUANTILES, quantiles, strict=True))
-            + f'; {hook.pace.saved} iterations saved so far'
+            + f'; {hook.returned} of {hook.out} dropped before returned; '
+            + (f'{hook.looked} looked at without training so far; ' if hook.looked else '')
+            + f'{hook.pace.saved} iterations saved so far'
             + (f'; {path}' if self.table else '')
         )
         scalars = {'kept': kept, 'mixed': mixed, 'dropped': len(result.dropped), 'iterations_saved': hook.pace.saved}
+        scalars |= {'returned': hook.returned, 'dropped_before': hook.out, 'looked_at': hook.looked}
         scalars.update({f'value_{q:g}': float(v) for q, v in zip(QUANTILES, quantiles, strict=True)})
         self.runner.visualizer.add_scalars({f'kcd/{k}': v for k, v in scalars.items()}, step=self.runner.iter)
         if self.table:

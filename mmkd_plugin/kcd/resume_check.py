@@ -10,7 +10,9 @@ from ..datasets.indexed import find_owner
 
 #: Options of KCDHook that a resumed run must share. The others show in the rounds and in how many each keeps, where a
 #: longer run may go on.
-SHARED = ('value', 'logits', 'begin', 'alpha', 'rank_over', 'mixing', 'epsilon_max', 'cumulative')
+SHARED = ('value', 'dropped_value', 'logits', 'begin', 'alpha', 'rank_over', 'mixing', 'epsilon_max', 'cumulative')
+#: Options that checkpoints of earlier versions do not tell, and what they were.
+_EARLIER = {'dropped_value': 'last'}
 _ANEW = 'or start anew from its weights with load_from'
 
 
@@ -79,6 +81,7 @@ def check_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If some differ.
     """
+    before = {**_EARLIER, **before}
     other = [name for name in SHARED if name in before and before[name] != now[name]]
     if other:
         then, this = (', '.join(f'{name}={options[name]!r}' for name in other) for options in (before, now))

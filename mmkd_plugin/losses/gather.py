@@ -72,6 +72,23 @@ def gather_rows(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(_Joined.apply(value, rows) for value in values)  # type: ignore[no-untyped-call]
 
 
+def mean_of_processes(value: Tensor) -> Tensor:
+    """The mean of a number over all processes, without gradient; nothing is sent where no gradient is computed.
+
+    Args:
+        value: Any shape, the same on all processes.
+
+    Returns:
+        The same shape.
+    """
+    value = value.detach()
+    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
 class _Joined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, rows: list[int]) -> Tensor:

@@ -4,12 +4,13 @@ Nothing of mmdet is imported; a detector is known by what it has.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from .dense_heads import DenseGrid, is_dense_head, read_grid
 from .network import Network
 from .recording import Taps
 from .regions import BoxBranch
@@ -114,6 +115,17 @@ class Detector(Network):
         told = [head for head, loss in losses.items() if isinstance(loss, nn.Module)]
         return {head: Tap(f'{head}.loss_cls', of_input=True, index=(1,)) for head in told}
 
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
+        """That of ``bbox_head`` or ``rpn_head``.
+
+        Raises:
+            ValueError: If taps do not read all levels of the outputs of such a head, or it is trained in another way.
+        """
+        head = getattr(self.model, self.dense_head(taps[0]) or '', None)
+        if not is_dense_head(head):
+            return super().dense_grid(taps, outputs, who)
+        return read_grid(head, taps, outputs, who, self.side)
+
     def check_read(self, recorded: Taps, again: Callable[[], Taps]) -> None:
         """Refuse what is not run, one level taken for all, and values that are others in training.
 
@@ -205,6 +217,35 @@ class Detector(Network):
         """That of the last box branch."""
         branches = self.branches()
         return Tap(f'{branches[-1].head}.fc_cls') if branches else None
+
+    def num_classes(self) -> int | None:
+        """Of its box branches, or else of its dense head."""
+        heads = [branch.head for branch in self.branches()] or ['bbox_head']
+        head = next((m for name, m in self.model.named_modules() if name == heads[-1]), None)
+        number = getattr(head, 'num_classes', None)
+        return number if isinstance(number, int) else None
+
+    def _rows_of(self, before: int, own: int) -> dict[str, Tensor]:
+        """The background is the last row; boxes that belong to classes have several rows for each, in their order."""
+        if not self.branches():
+            raise ValueError(
+                f"the {self.side}'s {type(self.model.bbox_head).__name__} cannot grow from {before} to {own} classes: "
+                'a dense head scores all anchors and classes by one convolution; a two-stage detector can grow'
+            )
+        rows: dict[str, Tensor] = {}
+        for branch in self.branches():
+            head: Any = self.model.get_submodule(branch.head)
+            if not hasattr(head, 'fc_cls') or getattr(head, 'custom_cls_channels', False):
+                raise ValueError(
+                    f"the {self.side}'s {branch.head} ({type(head).__name__}) cannot grow from {before} to {own} "
+                    'classes: its scores are not just a row for each class and the background (fc_cls)'
+                )
+            scores = torch.cat([torch.arange(before), torch.tensor([own])])
+            rows |= {f'{branch.head}.fc_cls.{key}': scores for key, _ in self._own(f'{branch.head}.fc_cls')}
+            if hasattr(head, 'fc_reg') and not head.reg_class_agnostic:
+                for key, p in self._own(f'{branch.head}.fc_reg'):
+                    rows[f'{branch.head}.fc_reg.{key}'] = torch.arange(len(p) // own * before)
+        return rows
 
     def _channels(self) -> int:
         return 3  # the first convolution of some detectors (YOLOX) sees pixels that were moved into channels

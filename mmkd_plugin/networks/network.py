@@ -5,13 +5,15 @@ images in and values out is one more subclass, listed in kinds.py.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from .dense_heads import DenseGrid
 from .recording import Taps
 from .regions import BoxBranch
 from .taps import Tap, find_module
@@ -127,6 +129,19 @@ class Network:
             ValueError: If they have none.
         """
 
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
+        """The grid of the dense head whose levels some taps read.
+
+        Args:
+            taps: All levels of each output, in order.
+            outputs: What these are to be, see ``DistillLoss.dense_outputs``.
+            who: What reads them, for errors.
+
+        Raises:
+            ValueError: If they read something else.
+        """
+        raise ValueError(f"{who} compares dense heads of detectors, and '{taps[0]}' of the {self.side} lies in none")
+
     #: Whether batch augmentations of its kind mix images, and do not only resize them.
     mixes_by_batch: ClassVar[bool] = True
 
@@ -150,6 +165,47 @@ class Network:
         """Where its predictions are read; None where nobody knows."""
         fc = getattr(getattr(self.model, 'head', None), 'fc', None)
         return Tap('head.fc') if isinstance(fc, nn.Module) else None
+
+    def num_classes(self) -> int | None:
+        """How many classes it tells apart; None where nobody knows."""
+        number = getattr(getattr(self.model, 'head', None), 'num_classes', None)
+        return number if isinstance(number, int) else None
+
+    def rows_of(self, old: 'Network') -> dict[str, Tensor]:
+        """Where the rows of an older network's classifier are in this one's, which may tell more classes apart.
+
+        Args:
+            old: Of the same architecture; its classes are the first ones.
+
+        Returns:
+            By name of a parameter that grows, the row of each old row, int64; empty where none does.
+
+        Raises:
+            ValueError: If the older one knows more classes, or the classifier is none that is known to grow.
+        """
+        own, before = self.num_classes(), old.num_classes()
+        if own is None or before is None or own == before:
+            return {}
+        if own < before:
+            raise ValueError(
+                f'the {self.side} tells {own} classes apart and {old.side} {before}, and it has to know all of the '
+                'old ones, with its new ones behind: give it more'
+            )
+        return self._rows_of(before, own)
+
+    def _rows_of(self, before: int, own: int) -> dict[str, Tensor]:
+        head = self.model.head
+        found = [name for name, m in head.named_modules() if isinstance(m, nn.Linear) and m.out_features == own]
+        if not found:
+            raise ValueError(
+                f"the {self.side}'s {type(head).__name__} cannot grow from {before} to {own} classes: it has no linear "
+                'layer with a row for each class'
+            )
+        return {f'head.{name}.{key}': torch.arange(before) for name in found for key, _ in self._own(f'head.{name}')}
+
+    def _own(self, path: str) -> list[tuple[str, nn.Parameter]]:
+        """The parameters of a module itself."""
+        return list(self.model.get_submodule(path).named_parameters(recurse=False))
 
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of images that it can be tried on: channels as normalised, the backbone's own size or 224."""

@@ -151,6 +151,10 @@ class Taps:
         read = self._read()
         return read[tap][0] if tap in read else None
 
+    def in_order(self) -> list[Tap]:
+        """The taps that were read, in the order in which their modules ran first."""
+        return list(self._values)
+
     def all_of(self, tap: Tap) -> list[Any]:
         """What one of ``every`` was at each call, in order."""
         return self._every[tap]

@@ -26,7 +26,7 @@ NETWORK_KEYS = (
 _KEYS = (*NETWORK_KEYS, 'untrained', 'optimize')
 _WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl', '.tar', '.onnx')
 #: What `Distilled` adds to a student's model dict.
-DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape')
+DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape', 'start')
 
 EXAMPLE = (
     "teacher='mmpretrain::resnet/resnet34_8xb32_in1k.py' (model zoo, published weights), "
@@ -107,8 +107,12 @@ def untrained(spec: Any) -> Any:
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         return spec
-    frozen = {'untrained': True} if spec.get('type', 'Frozen') == 'Frozen' else {}
-    return {**{k: v for k, v in spec.items() if k != 'checkpoint'}, **frozen}
+    plain = {key: value for key, value in spec.items() if key != 'checkpoint'}
+    if plain.get('type', 'Frozen') not in ('Frozen', 'Route'):
+        return plain
+    for key in ('type', 'anchors', 'switch', 'by_epoch'):
+        plain.pop(key, None)
+    return {**plain, 'untrained': True}
 
 
 def build_teacher(

@@ -20,13 +20,15 @@ class Peer(Source):
     """A student that is trained with this one, and teaches it what it has learned so far.
 
     Y. Zhang, T. Xiang, T. Hospedales, H. Lu, "Deep Mutual Learning", CVPR 2018, arXiv 1706.00384, where all are updated
-    from one forward pass of each (the paper updates them in turn, and predicts anew in between).
+    from one forward pass of each (the paper updates them in turn, and predicts anew in between, as
+    :class:`~mmkd_plugin.hooks.InTurnHook` does).
 
     ``teachers=dict(peer=dict(type='Peer', model=dict(type='ImageClassifier', ...)))``. It has the student's own kind of
-    task loss, on the same images and labels, which the log calls ``peer.loss``. A loss teaches the student, or with
-    ``learner='peer'`` the peer; what the other side gives is a constant. Its parameters are ``distill.peers.peer.…``
-    (``paramwise_cfg=dict(custom_keys=...)`` gives them settings of their own), in the run's checkpoints but not in the
-    student's slim one; ``tools/publish_model.py --peer peer`` writes it as a plain model.
+    task loss, on the same images and labels, which the log calls ``peer.loss``. A loss teaches the student, with
+    ``learner='peer'`` the peer, or with ``learner='each'`` everybody; what the other side gives is a constant. Its
+    parameters are ``distill.peers.peer.…`` (``paramwise_cfg=dict(custom_keys=...)`` gives them settings of their own),
+    in the run's checkpoints but not in the student's slim one; ``tools/publish_model.py --peer peer`` writes it as a
+    plain model.
 
     In detectors, peers can be compared where a row is an image (backbone, neck, dense heads): each samples RoIs of its
     own.

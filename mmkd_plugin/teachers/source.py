@@ -32,8 +32,8 @@ class Source:
         name: Its key in ``teachers``.
     """
 
-    #: Of what losses may ask for, what it reads of a batch.
-    needs: ClassVar[tuple[str, ...]] = ()
+    #: Of what losses may ask for, what it asks of a batch.
+    needs: tuple[str, ...] = ()
     #: Keys that a config may give besides ``type``.
     keys: ClassVar[tuple[str, ...]] = ()
     #: Whether its network is trained beside the student, with losses of its own (:meth:`learn`).
@@ -66,6 +66,11 @@ class Source:
         """
         return cls(name, **spec)
 
+    @property
+    def changes(self) -> bool:
+        """Whether the weights that its taps lie in change while it teaches: losses take nothing over from these."""
+        return self.model is None or self.learns or self.kept is not None
+
     def network(self, student: Network) -> Network:
         """Whose modules its taps name: its own network's, or else the student's."""
         return student if self.model is None else network_of(self.model, self.name)
@@ -73,6 +78,11 @@ class Source:
     def asks_student(self, taps: Iterable[Tap]) -> list[Tap]:
         """What it wants tapped in the student's own pass; here, the same taps, unless it has a network of its own."""
         return list(taps) if self.model is None else []
+
+    @property
+    def apart(self) -> bool:
+        """Of one that learns, whether its losses reach only itself: it goes on from nothing of the student's pass."""
+        return not self.asks_student(())
 
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """Example values when the model is built: to learn shapes, and to find mistakes; here, what it would read.

@@ -17,11 +17,11 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmkd_plugin.distillation.read_losses import read_on as read_sides
-from mmkd_plugin.networks import Tap, Taps
+from mmkd_plugin.networks import Tap, Taps, network_of
 from mmkd_plugin.teachers import build_teacher, plain_student, untrained
 from tools.recipes import CONFIGS, Recipe, read
 
-__all__ = ['CONFIGS', 'DISTILLED', 'RECIPES', 'TABLE', 'Recipe', 'plain_student', 'untrained']
+__all__ = ['CONFIGS', 'DISTILLED', 'RECIPES', 'TABLE', 'Recipe', 'Tap', 'network_of', 'plain_student', 'untrained']
 
 TABLE = read()
 RECIPES = [recipe for recipe in TABLE.recipes if recipe.path]
@@ -92,7 +92,7 @@ def network(name: str, setting: str, device: str = 'cpu') -> Any:
     if setting in TABLE.networks[name].get('plain', []):
         model = content(plain_path(name, setting))['model']
     else:
-        model = untrained(TABLE.settings[setting]['teachers'].format(network=name))
+        model = untrained(TABLE.zoo(name, setting))
     with scope_of(setting):
         return _network(json.dumps(model), device)  # settings share networks
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import mmkd_plugin.models  # noqa: F401  the networks the configs name
-from tests.configs.reading import DISTILLED, TABLE, network, record
+from tests.configs.reading import DISTILLED, TABLE, Tap, network, network_of, record
 
 pytestmark = pytest.mark.openmmlab
 
@@ -122,9 +122,9 @@ def maps(setting: str, pair: str) -> dict[str, dict[str, torch.Size]]:
         paths = {path for recipe in recipes for loss in recipe.losses.values() for path in loss['on'][side]}
         features = sorted(path for path in paths if not path.startswith('roi_head'))
         model = network(getattr(recipes[0], side), setting, 'meta').eval()
-        values = record(
-            model, features, lambda model=model: model.extract_feat(torch.zeros(1, 3, 128, 128, device='meta'))
-        )
+        face, modules = network_of(model), [Tap.parse(path).path for path in features]
+        run = functools.partial(face.run, torch.zeros(1, 3, 128, 128, device='meta'), modules)
+        values = record(model, features, run)
         shapes[side] = {path: value.shape[2:] for path, value in values.items()}
         for path in paths - set(features):
             assert model.get_submodule(path)

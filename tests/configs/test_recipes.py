@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import socket
 from pathlib import PurePath
 from typing import Any
@@ -100,11 +101,14 @@ def test_the_student_and_its_teacher(recipe):
 
 
 def teachers_of(recipe):
-    setting, runs = TABLE.settings[recipe.setting], runs_of(recipe)
+    runs = runs_of(recipe)
     if isinstance(runs, dict):
         return {'teachers': {name: left_by(path) for name, path in runs.items()}}
-    if runs is None and 'teachers' in setting:
-        return {'teacher': {'config': setting['teachers'].format(network=recipe.teacher)}}
+    if runs is None and (zoo_config := TABLE.zoo(recipe.teacher, recipe.setting)):
+        return {'teacher': {'config': zoo_config}}
+    if anchors := TABLE.pairs[recipe.setting][recipe.pair].get('anchors'):
+        left = {**left_by(runs), 'checkpoint': f'work_dirs/{PurePath(runs).stem}/epoch_{{}}.pth'}
+        return {'teacher': {'type': 'Route', **left, 'anchors': anchors}}
     return {'teacher': left_by(runs or plain_path(recipe.teacher, recipe.setting))}
 
 
@@ -123,23 +127,37 @@ def left_by(path):
 @pytest.mark.parametrize('recipe', [r for r in DISTILLED if runs_of(r)], ids=lambda recipe: PurePath(recipe.path).stem)
 def test_a_teacher_that_another_run_trains_is_of_the_table_and_of_the_named_network(recipe):
     runs = runs_of(recipe)
-    of_table = {other.path for other in RECIPES} | {path for *_, path in PLAIN}
+    of_table = {other.path for other in RECIPES} | {path for *_, path in PLAIN} | {*TABLE.schemes}
     network = content(plain_path(recipe.teacher, recipe.setting))['model']
     for path in [runs] if isinstance(runs, str) else runs.values():
         assert path in of_table
         assert plain_student(load(path).model).to_dict() == network
 
 
+def test_a_route_names_what_its_teacher_keeps():
+    """The Runner writes a checkpoint after every interval, and the last one."""
+    found = [TABLE.pairs[s][pair] for pair, s in PAIRS if 'anchors' in TABLE.pairs[s][pair]]
+    assert found
+    for pair in found:
+        cfg = load(pair['runs'])
+        checkpoint, epochs = cfg.default_hooks.checkpoint, cfg.train_cfg.max_epochs
+        assert checkpoint.max_keep_ckpts == -1
+        assert checkpoint.backend_args == {'backend': 'atomic'}
+        assert pair['anchors'] == [*range(checkpoint.interval, epochs, checkpoint.interval), epochs]
+
+
 @pytest.mark.parametrize(('network', 'setting'), TEACHERS)
 def test_a_teacher_is_the_named_one(network, setting):
     """A config of ours, or published weights of that network for as many classes."""
-    name = TABLE.settings[setting].get('teachers', '').format(network=network)
+    name = TABLE.zoo(network, setting)
     if not name or name.startswith('mmkd_plugin::'):
         assert (CONFIGS / plain_path(network, setting)).is_file()
         return
     published = zoo(name, pretrained=True)
     if 'teacher_ap' in TABLE.settings[setting]:
         assert f'mAP-{TABLE.settings[setting]["teacher_ap"][network] / 100:.3f}' in published.model_path
+    elif setting == 'coco':
+        assert all(word in re.split('[-_/.]', published.model_path) for word in re.split('[-_]', network)[:2])
     else:
         assert f'{network}_' in published.model_path
         assert published.model.head.num_classes == 1000
@@ -169,10 +187,14 @@ def test_a_config_is_its_pair_and_at_most_8_lines(recipe):
 def test_schedule(network, setting, path):
     wanted, cfg = TABLE.schedule(network, setting), without_scope(content(path))
     optimizer = cfg['optim_wrapper']['optimizer']
-    assert (optimizer['lr'], optimizer['weight_decay']) == (wanted['lr'], wanted['weight_decay'])
+    assert optimizer['lr'] == wanted['lr']
+    assert optimizer['weight_decay'] == wanted['weight_decay']
     assert cfg['train_dataloader']['batch_size'] * wanted['gpus'] == wanted['batch']
     train = {key: value for key, value in cfg['train_cfg'].items() if key not in ('type', 'by_epoch', 'val_interval')}
     schedulers = cfg['param_scheduler']
+    if setting == 'coco':  # test_coco_is_mmdets has the rest
+        assert train['max_epochs'] == wanted['epochs']
+        return
     if 'milestones' not in wanted:  # ours
         assert train == {'max_epochs': wanted['epochs']}
         one_cycle = {'type': 'OneCycleLR', 'total_steps': wanted['epochs'], 'by_epoch': True}
@@ -213,7 +235,23 @@ def test_runtime(network, setting, path):
     length = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
     assert length % checkpoint.interval == 0
     assert checkpoint.get('by_epoch', True) is ('max_epochs' in cfg.train_cfg)
-    assert cfg.custom_hooks == [{'type': 'EpochSeedHook'}]  # test_the_student_and_its_teacher has the teacher's
+    hooks = cfg.custom_hooks[2:] if network.startswith('rtmdet') else cfg.custom_hooks  # its own come first
+    assert hooks == [{'type': 'EpochSeedHook'}]  # test_the_student_and_its_teacher has the teacher's
+
+
+@pytest.mark.parametrize(('network', 'path'), [(n, p) for n, setting, p in PLAIN if setting == 'coco'])
+def test_coco_is_mmdets(network, path):
+    """But that runs resume exactly."""
+    cfg, mmdet = without_scope(content(path)), without_scope(zoo(TABLE.zoo(network, 'coco')).to_dict())
+    assert cfg.pop('custom_imports') == {'imports': ['mmkd_plugin'], 'allow_failed_imports': False}
+    assert cfg.pop('randomness') == {'seed': 0}
+    assert cfg.pop('custom_hooks') == [*mmdet.pop('custom_hooks', []), {'type': 'EpochSeedHook'}]
+    assert cfg['train_dataloader'].pop('persistent_workers') is False
+    assert mmdet['train_dataloader'].pop('persistent_workers') is True
+    for hooks in (cfg['default_hooks'], mmdet['default_hooks']):
+        for key in ('max_keep_ckpts', 'backend_args'):
+            hooks['checkpoint'].pop(key, None)
+    assert cfg == mmdet
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from torch import nn
 from mmkd_plugin.facts import TrainingData
 from tests.configs.reading import DISTILLED, TABLE, Recipe, load, plain_student, scope_of, untrained
 from tests.conftest import batch
+from tests.detection import batch as scenes
 
 pytestmark = pytest.mark.openmmlab
 
@@ -99,3 +100,24 @@ def test_detectors():
     convs = [m for m in model.distill.modules() if isinstance(m, nn.Conv2d) and m.out_channels > 2]
     assert {conv.out_channels for conv in convs} == {256}
     assert len(convs) == 5 + 10 + 10  # FitNet, ReviewKD, and again beside DKD
+
+
+@pytest.mark.parametrize(
+    ('pair', 'size'),
+    [('gfl_r101_r50_fpn_1x', 64), ('rtmdet_s_tiny_8xb32-300e', 64), ('retinanet_r101_r50_fpn_2x', 64)],
+)
+def test_one_stage_detectors(pair, size):
+    """All methods of a pair at once: each teaches, and what it learns itself is as wide as the teacher."""
+    recipes = [recipe for recipe in DISTILLED if (recipe.setting, recipe.pair) == ('coco', pair)]
+    torch.manual_seed(0)
+    model, _ = model_of_all(recipes, (3, size, size))
+    losses = model.train()(**scenes(size=(size, size)), mode='loss')
+    names = [name for name in losses if name.split('_')[0] in {recipe.method for recipe in recipes}]
+    assert len(names) == sum(len(recipe.losses) for recipe in recipes)
+    first = model.neck.parameters()
+    for name in names:
+        assert losses[name].isfinite()
+        assert losses[name] > 0
+    sum(losses[name] for name in names).backward()
+    assert next(first).grad.any()
+    assert all(p.grad is not None for p in model.distill.parameters())

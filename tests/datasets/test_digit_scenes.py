@@ -124,3 +124,20 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match='set XDG_CACHE_HOME to a folder that can be written'):
         digit_scenes_root(tmp_path / 'file')
+
+
+@pytest.mark.openmmlab
+def test_boxes_of_some_digits(root):
+    """The pictures stay as they are, and the labels count all classes; what has none of them is left out."""
+    whole, some = (DigitScenes('test', root=str(root), classes=classes) for classes in (None, [8, 5]))
+    kept = {
+        info['img_id']: [box for box in info['instances'] if box['bbox_label'] in (5, 8)]
+        for info in map(whole.get_data_info, range(len(whole)))
+    }
+    found = {info['img_id']: info['instances'] for info in map(some.get_data_info, range(len(some)))}
+    assert found == {name: boxes for name, boxes in kept.items() if boxes}
+    assert 0 < len(some) < len(whole)
+    assert some.metainfo['classes'] == CLASSES[:9]
+    assert len(DigitScenes('test', 10, str(root), classes=range(5))) == 10
+    with pytest.raises(ValueError, match='expected some of the digits 0 to 9'):
+        DigitScenes(classes=['5'])

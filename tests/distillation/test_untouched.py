@@ -186,3 +186,16 @@ def test_activation_checkpoints_hide_what_a_phase_trains():
                     task_loss={'loss_weight': 0.0})  # fmt: skip
     with pytest.raises(RuntimeError, match='hidden inside an activation checkpoint: set with_cp=False'):
         model(**batch(), mode='loss')
+
+
+def test_exits_train_the_stages_while_the_students_own_loss_is_off():
+    """They go on from its pass, which therefore has gradient, and running statistics, as far as they read it."""
+    exits = {'type': 'Exits', 'after': ['backbone.layer2'], 'to': 'backbone.layer4'}
+    kd = {'type': 'KDLoss', 'learner': 'exits', 'on': {'exits': '0.fc', 'student': 'head.fc'}, 'temperature': 1.0}
+    late = {'schedule': {'begin': 2}}
+    model = distill(build(student_cfg()), {'loss_kd': kd}, teachers={'exits': exits}, task_loss=late)
+    before = copy.deepcopy(model.state_dict())
+    run(model, OPTIMIZERS[0], {})
+    after = model.state_dict()
+    changed = {'.'.join(key.split('.')[:2]) for key in after if not torch.equal(after[key], before[key])}
+    assert changed == {'backbone.conv1', 'backbone.bn1', 'backbone.layer1', 'backbone.layer2', 'distill.peers'}

@@ -1,9 +1,11 @@
 """Which checkpoints the links of a chain find, without training."""
 
 import re
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
+from mmengine.config import DictAction
 
 from mmkd_plugin.experiments import forge, link_table
 from mmkd_plugin.files.configs import config_path
@@ -64,6 +66,19 @@ def test_only_the_last_checkpoint_of_a_config_is_the_last_one_under_options(conf
     assert third.run.entry.config.a[0].y == f'{tmp_path}/w/first/epoch_3.pth'
     assert third.run.entry.config.c == 'work_dirs/other/epoch_40.pth'
     assert [need.entry.name for need in third.needs] == ['first', 'second']
+
+
+def test_a_route_of_checkpoints_follows_as_one(tmp_path):
+    """Whatever the length of the run that leaves them, and through `--cfg-options`."""
+    paths = [config_path(f'digits/{name}.py') for name in ('resnet_teacher_route', 'rco_resnet')]
+    student = forge(paths, root=tmp_path / 'w', options={'train_cfg.max_epochs': 8})[-1]
+    named = f'{tmp_path}/w/resnet_teacher_route/epoch_{{}}.pth'
+    assert student.options == [f'model.teacher.checkpoint={named}']
+    assert student.run.entry.config.model.teacher.checkpoint == named
+    assert [need.entry.name for need in student.needs] == ['resnet_teacher_route']
+    given = Namespace()
+    DictAction(['--cfg-options'], 'values')(ArgumentParser(), given, student.options)
+    assert given.values == {'model.teacher.checkpoint': named}
 
 
 def test_mistakes(configs, tmp_path):

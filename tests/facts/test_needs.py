@@ -1,4 +1,5 @@
 import copy
+from math import inf
 
 import pytest
 import torch
@@ -71,6 +72,10 @@ def test_rows_of_a_box_branch():
     assert batch.get('image_sizes', BoxBranch()).tolist() == [[6, 7], [8, 8], [6, 7]]
 
 
+def test_the_size_of_the_batch():
+    assert get('input_size', None) == (8, 8)
+
+
 def test_sizes_that_nobody_knows_are_the_batchs():
     assert get('image_sizes', None).tolist() == [[8, 8], [8, 8]]
 
@@ -90,6 +95,9 @@ def test_boxes_are_rows_with_their_image():
         batch.append(sample)
     assert get('boxes', batch).tolist() == [[0, 0, 1, 2, 3], [0, 4, 5, 6, 7], [2, 1, 1, 2, 2]]
     assert get('box_labels', batch).tolist() == [0, 0, 2]
+    nothing = [inf, inf, -inf, -inf]
+    padded = [[[0, 1, 2, 3], [4, 5, 6, 7]], [nothing, nothing], [[1, 1, 2, 2], nothing]]
+    assert get('padded_boxes', batch).tolist() == padded
     with pytest.raises(ValueError, match='an image without gt_instances'):
         get('boxes', samples(1, 2))
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmkd_plugin.datasets import INDEX, IndexedDataset, rewrapped_loader
 from mmkd_plugin.kcd import KCDHook
+from mmkd_plugin.kcd.dropped import gathered
 from mmkd_plugin.kcd.observer import _mean_over_rois
 from mmkd_plugin.kcd.report import Report
 from mmkd_plugin.kcd.valuation import keep_counts, random_scores, rank
@@ -259,10 +260,10 @@ class TestProcesses:
         runner.train()
         indices, values = np.arange(39), np.linspace(2, 0.1, 39)[np.random.default_rng(0).permutation(39)]
         halves = [(indices[0::2], values[0::2]), (np.append(indices[1::2], 0), np.append(values[1::2], values[0]))]
-        monkeypatch.setattr('mmkd_plugin.kcd.hook.all_gather_object', lambda own: halves)
-        gathered = hook._gather()
-        np.testing.assert_array_equal(gathered[0], indices)
-        np.testing.assert_array_equal(gathered[1], values)
+        monkeypatch.setattr('mmkd_plugin.kcd.dropped.all_gather_object', lambda own: halves)
+        together = gathered(hook.observer.take())
+        np.testing.assert_array_equal(together[0], indices)
+        np.testing.assert_array_equal(together[1], values)
 
 
 def test_testing_after_training_on_the_same_runner(tmp_path):

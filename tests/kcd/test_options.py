@@ -34,8 +34,10 @@ pytestmark = pytest.mark.openmmlab
         ('rank_over', True, "one of 'all', 'kept'"),
         ('mixing', 'cutmix', "one of None, 'convex', 'additive'"),
         ('mixing', False, "one of None, 'convex', 'additive'"),
-        ('value', 'age', "one of 'entropy', 'random'"),
-        ('value', ['entropy'], "one of 'entropy', 'random'"),
+        ('value', 'age', "one of 'entropy', 'loss', 'kl', 'margin', 'forgetting', 'random'"),
+        ('value', ['entropy'], "one of 'entropy', 'loss', "),
+        ('dropped_value', 'old', "one of 'last', 'aged', 'pass'"),
+        ('dropped_value', None, "one of 'last', 'aged', 'pass'"),
         ('cumulative', 'no', 'True or False'),
         ('official_schedule', 'no', 'True or False'),
         ('table', 'False', 'True or False'),
@@ -58,3 +60,25 @@ def test_ratios_are_numbers(ratio):
 def test_what_is_allowed():
     hook = KCDHook(final_ratio=1, alpha=0, epsilon_max=1, keep_schedule=(1, 0.5), mixing=None, logits='head.fc[0]')
     assert (hook.final_ratio, hook.alpha, hook.epsilon_max, hook.keep_schedule) == (1.0, 0.0, 1.0, [1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ('options', 'why'),
+    [
+        ({'dropped_value': 'aged', 'value': 'random'}, "='aged' given with value='random', which ranks by no value"),
+        ({'dropped_value': 'pass', 'value': 'random'}, "='pass' given with value='random', which ranks by no value"),
+        ({'dropped_value': 'aged', 'rank_over': 'kept'}, "given with rank_over='kept', which never ranks a dropped"),
+        ({'dropped_value': 'pass', 'rank_over': 'kept'}, "given with rank_over='kept', which never ranks a dropped"),
+        ({'dropped_value': 'aged', 'value': 'forgetting'}, "given with value='forgetting', which counts and never"),
+    ],
+)
+def test_options_that_do_not_go_together(options, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        KCDHook(**options)
+
+
+def test_options_that_do():
+    for value in ('entropy', 'loss', 'kl', 'margin'):
+        assert KCDHook(value=value, dropped_value='aged').dropped_value == 'aged'
+    assert KCDHook(value='forgetting', dropped_value='pass').value == 'forgetting'
+    assert KCDHook(value='random', rank_over='kept').rank_over == 'kept'

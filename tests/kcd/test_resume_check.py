@@ -32,7 +32,16 @@ def resuming(tmp_path, checkpoint, **more):
     return cfg
 
 
-@pytest.mark.parametrize('hook', [{'cumulative': True}, {'value': 'random'}], ids=lambda hook: next(iter(hook)))
+@pytest.mark.parametrize(
+    'hook',
+    [
+        {'cumulative': True},
+        {'value': 'random'},
+        {'value': 'forgetting', 'dropped_value': 'pass'},
+        {'value': 'kl', 'dropped_value': 'aged'},
+    ],
+    ids=lambda hook: next(iter(hook.values())),
+)
 def test_goes_on_exactly(tmp_path, hook):
     whole = trained(config(tmp_path, 'whole', hook=hook))
     for epoch in (1, 2, 4):
@@ -41,7 +50,8 @@ def test_goes_on_exactly(tmp_path, hook):
         a, b = hook_of(whole), hook_of(resumed)
         assert (a.kept.tolist(), a.pace.saved) == (b.kept.tolist(), b.pace.saved)
         assert [a.recipes(i) for i in range(40)] == [b.recipes(i) for i in range(40)]
-        np.testing.assert_array_equal(a.table.mean, b.table.mean)
+        assert (a.looked, a.dropped.level) == (b.looked, b.dropped.level)
+        torch.testing.assert_close(a.table.state_dict(), b.table.state_dict(), rtol=0, atol=0)
         x, y = whole.model.state_dict(), resumed.model.state_dict()
         assert all(torch.equal(x[key], y[key]) for key in x)
         assert resumed.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
@@ -57,11 +67,14 @@ def test_chance_goes_on_with_the_seed_that_it_had(tmp_path):
 
 def test_state_is_plain_data(first):
     state = read_checkpoint(str(first / 'epoch_6.pth'))['kcd']
-    assert set(state) == {'table', 'kept', 'recipes', 'rounds', 'counts', 'saved', 'options', 'data'}
+    assert set(state) == {
+        'table', 'kept', 'recipes', 'rounds', 'counts', 'saved', 'looked', 'level', 'options', 'data',
+    }  # fmt: skip
     assert (state['rounds'], state['counts']) == ([2, 4], [30, 20])
     assert state['options'] == {
         'interval': 2, 'begin': 0, 'final_ratio': 0.5, 'alpha': 0.03, 'epsilon_max': 0.3, 'keep_schedule': 'linear',
-        'rank_over': 'all', 'mixing': 'convex', 'value': 'entropy', 'cumulative': False, 'official_schedule': False,
+        'rank_over': 'all', 'mixing': 'convex', 'value': 'entropy', 'dropped_value': 'last',
+        'cumulative': False, 'official_schedule': False,
         'logits': 'head.fc', 'write_table': True,
     }  # fmt: skip
     assert set(SHARED) <= set(state['options'])
@@ -108,6 +121,7 @@ def test_a_round_that_would_never_come(tmp_path):
     ('change', 'then', 'now'),
     [
         ({'value': 'random'}, "value='entropy'", "value='random'"),
+        ({'dropped_value': 'aged'}, "dropped_value='last'", "dropped_value='aged'"),
         ({'mixing': 'additive'}, "mixing='convex'", "mixing='additive'"),
         ({'mixing': None}, "mixing='convex'", 'mixing=None'),
         (
@@ -158,7 +172,8 @@ def test_other_data(tmp_path, first, change, match):
 
 def test_a_checkpoint_of_an_earlier_version(tmp_path, first):
     checkpoint = torch.load(first / 'epoch_4.pth', weights_only=False)
-    del checkpoint['kcd']['options'], checkpoint['kcd']['data']
+    for name in ('options', 'data', 'looked', 'level'):
+        del checkpoint['kcd'][name]
     torch.save(checkpoint, tmp_path / 'old.pth')
     runner = trained(resuming(tmp_path, tmp_path / 'old.pth', hook={'alpha': 0.1}))
     assert runner.iter == runner.max_iters

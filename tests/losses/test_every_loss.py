@@ -60,6 +60,7 @@ class Setting(NamedTuple):
         apart: Arguments that go together with none of ``arguments``; a further entry tries them.
         prepare: What the loss is told before training.
         constant: Buffers that training leaves as they are, without the names of the modules they belong to.
+        older: The teacher may know fewer classes.
         rounding: How much connectors in half precision may change the value, relatively; more where it chooses between
             near equals.
     """
@@ -82,6 +83,7 @@ class Setting(NamedTuple):
     apart: tuple[str, ...] = ()
     prepare: Callable[[DistillLoss], None] | None = None
     constant: tuple[str, ...] = ()
+    older: bool = False
     rounding: float = 0.05
 
 
@@ -90,6 +92,15 @@ NEEDS: dict[str, Callable[[int], Any]] = {
     'labels': lambda n: torch.arange(n) % 3,
     'sample_idx': lambda n: 7 * torch.arange(n) + 3,
     'epoch': lambda n: 2,
+    'padded_boxes': lambda n: (
+        torch.tensor([[5.0, 3.0, 20.0, 30.0], [8.0, 8.0, 16.0, 16.0]]) + torch.arange(n)[:, None, None]
+    ),
+    'input_size': lambda n: (32, 36),
+    'assignments': lambda n: (
+        torch.arange(n) % 4,
+        3 - torch.arange(n) % 3,
+    ),  # of two levels of one place; 3: background
+    'image_sizes': lambda n: torch.tensor([[32, 30]]).repeat(n, 1) - torch.arange(n)[:, None],
 }
 LOGITS = random((N, CLASSES))
 VECTORS, WIDER_VECTORS = random((N, 6)), random((N, 8))
@@ -128,6 +139,20 @@ OTHER_MAPS, WIDER_MAPS = (
 )
 
 
+#: What a dense head of three classes puts out, on two levels of one place each.
+TWO_LEVELS = random((N, 3, 1, 1), (N, 3, 1, 1))
+SCORES_AND_SIDES = random((N, 3, 1, 1), (N, 3, 1, 1), (N, 20, 1, 1), (N, 20, 1, 1))
+
+
+class Anchors:
+    """Of these levels: what a grid tells."""
+
+    classes = 3
+
+    def anchors(self, sizes: Any, like: Tensor) -> list[Tensor]:
+        return [like.new_tensor([[-8.0, -8.0, 12.0, 30.0]]), like.new_tensor([[4.0, 2.0, 40.0, 60.0]])]
+
+
 class Samples:
     """Training data as far as losses ask: 24,600 samples of three classes."""
 
@@ -145,6 +170,13 @@ def remember(loss: Any) -> None:
     loss(*(torch.randn(40, layer.in_features) for layer in layers), torch.arange(1, 41))
 
 
+def stir(loss: Any) -> None:
+    """Layers that begin with zeros hide those before them."""
+    for parameter in loss.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+
+
 REMEMBERS: dict[str, Any] = {
     'zero_at_equality': False,
     'prepare': remember,
@@ -159,6 +191,12 @@ SETTINGS = {
     'DKDLoss: plain': Setting({'alpha': 0.5, 'beta': 2.0, 'temperature': 3.0}, LOGITS, LOGITS),
     'DISTLoss': Setting({'beta': 0.5, 'gamma': 2.0, 'temperature': 3.0, 'gather': True}, LOGITS, LOGITS,
                         by_sample=False),
+    'LwFLoss': Setting({'temperature': 3.0, 'form': 'kl'}, random((N, 7)), LOGITS, older=True),
+    'LwFLoss: cross-entropy': Setting({}, random((N, 7)), LOGITS, zero_at_equality=False, older=True),
+    'ILODLoss': Setting({'share': 0.75, 'background': False}, random((N, 6), (N, 20)), random((N, 4), (N, 12)),
+                        by_sample=False),
+    'ILODLoss: all RoIs': Setting({'share': 1.0}, random((N, 6), (N, 20)), random((N, 4), (N, 12))),
+    'ILODLoss: shared boxes': Setting({}, random((N, 6), (N, 4)), random((N, 4), (N, 4)), by_sample=False),
     # maps: hints, attention, selectivity
     'FitNetLoss': Setting({'regressor': 'conv_bn'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False),
     'FitNetLoss: vectors': Setting({}, VECTORS, WIDER_VECTORS, zero_at_equality=False),
@@ -261,6 +299,10 @@ SETTINGS = {
     'CRDLoss: queue': Setting({'queue': 40, 'num_negatives': 30, 'embedding_dim': 5}, VECTORS, TEACHER_MAP,
                               **REMEMBERS, smooth=None),
     # several teachers, auxiliary teachers
+    'EnsembleKDLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}}, LOGITS,
+                              random((N, CLASSES), (N, CLASSES)), constant=('parts',)),
+    'ConfidentEnsembleKDLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}}, LOGITS,
+                                       random((N, CLASSES), (N, CLASSES)), constant=('parts',)),
     'FlowLoss': Setting({'gather': True}, VECTORS, WIDER_VECTORS, batch_mean=False, by_sample=False),
     'FlowLoss: maps': Setting({}, STUDENT_MAP, TEACHER_MAP, batch_mean=False, by_sample=False),
     'LogitsGraphLoss': Setting({'temperature': 2.0, 'weights': {'teacher0': 1.0, 'teacher1': 3.0}, 'cost': COSTS,
@@ -279,6 +321,38 @@ SETTINGS = {
                                                 zero_at_equality=False, by_sample=False, uncounted=('weights',),
                                                 constant=('index', 'sign')),
 
+    # detection: dense heads
+    'DenseKDLoss': Setting({'temperature': 2.0, 'positions': 'confident', 'threshold': 0.7, 'normalizer': 'confident'},
+                           TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'DenseKDLoss: all': Setting({'temperature': 3.0}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'DenseKDLoss: positive': Setting({'positions': 'positive'}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'LDLoss': Setting({'temperature': 4.0, 'positions': 'confident', 'threshold': 0.7, 'valuable_weight': 2.0,
+                       'normalize': True}, SCORES_AND_SIDES, SCORES_AND_SIDES, by_sample=False, smooth=None,
+                      prepare=lambda loss: setattr(loss, 'grid', Anchors())),
+    'LDLoss: as published': Setting({}, SCORES_AND_SIDES, SCORES_AND_SIDES, batch_mean=False, by_sample=False,
+                                    smooth=None),
+    'LDLoss: all': Setting({'positions': 'all'}, SCORES_AND_SIDES, SCORES_AND_SIDES, batch_mean=False,
+                           by_sample=False, smooth=None),
+    'QFLKDLoss': Setting({'beta': 1.5, 'positions': 'confident', 'threshold': 0.7, 'normalizer': 'confident'},
+                         TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    'QFLKDLoss: all': Setting({}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
+    # detection: feature maps
+    'CWDLoss': Setting({'temperature': 2.0, 'normalize': True}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                       by_sample=False),
+    'CWDLoss: plain': Setting({'temperature': 4.0}, SMALL_MAP, ODD_MAP),
+    'FGDLoss': Setting({'temperature': 0.8, 'alpha': 0.1, 'beta': 0.05, 'gamma': 0.02, 'lam': 0.03,
+                        'by_image_size': True}, random((N, 6, 8, 8)), random((N, 8, 4, 5)), zero_at_equality=False,
+                       prepare=stir),
+    'FGDLoss: without connector': Setting({'alpha': 0.1, 'lam': 0.01}, random((N, 8, 3, 5)),
+                                          random((N, 8, 4, 2)), zero_at_equality=False, prepare=stir),
+    'FGDLoss: focal part': Setting({'alpha': 0.1, 'gamma': 0.01, 'lam': 0.0}, random((N, 8, 3, 5)),
+                                   random((N, 8, 4, 2))),
+    'MGDLoss': Setting({'mask_ratio': 0.0, 'mask': 'channels'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False,
+                       uncounted=('mask',)),
+    'MGDLoss: without connector': Setting({'mask_ratio': 0.0}, SMALL_MAP, ODD_MAP, zero_at_equality=False),
+    'PKDLoss': Setting({'resize': 'teacher'}, STUDENT_MAP, TEACHER_MAP, zero_at_equality=False, batch_mean=False,
+                       by_sample=False),
+    'PKDLoss: without connector': Setting({}, SMALL_MAP, ODD_MAP, batch_mean=False, by_sample=False),
 }  # fmt: skip
 
 
@@ -335,6 +409,11 @@ class Trial:
         return [tap for side, taps in self.taps.items() if side != 'student' for tap in taps]
 
     @property
+    def taught(self) -> list[Tensor]:
+        """The student's taps that get gradients: LD's scores, which come first, do not."""
+        return self.student[len(self.student) // 2 :] if type(self.loss).__name__ == 'LDLoss' else self.student
+
+    @property
     def learns(self) -> bool:
         """Whether there are connectors."""
         return bool(list(self.loss.parameters()))
@@ -350,7 +429,13 @@ class Trial:
 
     def value(self, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
         """The loss, with a change made to every tensor that it gets."""
-        needs = {key: change(need) if isinstance(need, Tensor) else need for key, need in self.needs.items()}
+
+        def changed(need: Any) -> Any:
+            if isinstance(need, tuple):
+                return tuple(map(changed, need))
+            return change(need) if isinstance(need, Tensor) else need
+
+        needs = {key: changed(need) for key, need in self.needs.items()}
         return self.called(self.sides(change), needs)
 
     def called(self, given: Sequence[Any], needs: dict[str, Any], **parameters: Tensor) -> Tensor:
@@ -388,7 +473,7 @@ class Trial:
 
     def gradients(self) -> list[Tensor]:
         """Those of the student's taps and of the connectors."""
-        gradients = [tensor.grad for tensor in (*self.student, *self.loss.parameters())]
+        gradients = [tensor.grad for tensor in (*self.taught, *self.loss.parameters())]
         assert None not in gradients
         return [gradient for gradient in gradients if gradient is not None]
 
@@ -849,9 +934,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize('case', [case for case in SETTINGS if LOSSES[case.split(':')[0]].compares_logits])
     def test_logits_of_other_classes(self, case):
-        for fewer in range(1, trial(case).student[0].shape[1]):
-            tried = trial(case).changed(teacher=columns(fewer))
-            with pytest.raises(ValueError, match='expected two tensors of the same shape') as error:
+        side, told = ('student', 'where the first') if SETTINGS[case].older else ('teacher', 'expected two tensors')
+        for fewer in range(1, trial(case).teacher[0].shape[1]):
+            tried = trial(case).changed(**{side: columns(fewer)})
+            with pytest.raises(ValueError, match=told) as error:
                 tried.value()
             assert all(str(tuple(tap.shape)) in str(error.value) for tap in (*tried.student, *tried.teacher))
 

@@ -120,6 +120,20 @@ if rank == 0:  # the other does not come: nobody may wait for it
         assert SampleRelationLoss(gather=True).joined(everything)[0] is everything
 with torch.no_grad():
     assert torch.equal(gather_rows(everything)[0], torch.cat([everything, everything]))
+
+from mmkd_plugin.losses import DenseKDLoss
+from mmkd_plugin.losses.gather import mean_of_processes
+
+assert mean_of_processes(torch.tensor(3.0 + rank)) == 3.5
+with torch.no_grad():
+    assert mean_of_processes(torch.tensor(3.0 + rank)) == 3 + rank
+student, teacher = torch.randn(2, 6, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double()
+labels = torch.arange(24) % 5
+own = slice(2 * rank, 2 + 4 * rank)  # two images and four
+joined = DenseKDLoss()([student], [teacher], (labels,)).item()  # with the positives of both counted alike
+part = DenseKDLoss()([student[own]], [teacher[own]], (labels[4 * own.start : 4 * own.stop],))
+dist.all_reduce(part)
+assert abs(part.item() / 2 - joined) < 1e-12  # as DDP takes the mean
 print('rows are right', flush=True)
 dist.barrier()
 """

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from mmkd_plugin import distill
+from mmkd_plugin.facts import Batch
 from mmkd_plugin.losses import kd_loss
 from mmkd_plugin.networks import Tap
-from mmkd_plugin.teachers import SOURCES, Source, build_source
+from mmkd_plugin.teachers import SOURCES, Labels, Source, build_source
 from tests.conftest import KD, batch, build, student_cfg
 from tests.detection import DKD, detector, faster_rcnn_cfg
 from tests.end_to_end.helpers import digits_cfg, runner_of
 from tests.killing import kill, resumed
 
 pytestmark = pytest.mark.openmmlab
+FC = Tap('head.fc')
 OWN: dict[str, Any] = {'own': {'type': 'Own'}}
 DEEPER = {'loss_own': {'type': 'FitNetLoss', 'on': {'student': 'backbone.layer3', 'own': 'backbone.layer4'}}}
 
@@ -83,6 +85,35 @@ class TestLabels:
         logits[0, 3] = math.log(0.99)
         assert (logits / 20).softmax(1)[0, 3].item() == pytest.approx(0.0157412, rel=1e-5)
 
+    @pytest.mark.parametrize(('temperature', 'expected'), [(None, 0.0157412), (20.0, 0.0105021)])
+    def test_both_forms(self, temperature, expected):
+        """methods 31, C = 100, a = 0.99, T = 20: the paper's form at a loss's temperature, the authors' at 1."""
+        source = Labels('virtual', 0.99, temperature)
+        batch = Batch(torch.zeros(2, 1, 4, 4), torch.tensor([3, 7]), values={'student': {FC: torch.zeros(2, 100)}})
+        target = (source.read(batch, {FC: None})[FC] / (1 if temperature else 20)).softmax(1)
+        assert target[[0, 1], [3, 7]].tolist() == pytest.approx([expected] * 2, rel=1e-5)
+        assert target.sum(1).tolist() == pytest.approx([1, 1])
+
+    @pytest.mark.parametrize('temperature', [None, 20.0])
+    def test_as_sure_of_the_class_as_of_any_is_uniform(self, temperature):
+        source = Labels('virtual', 1 / 4, temperature)
+        batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([2]), values={'student': {FC: torch.zeros(1, 4)}})
+        assert source.read(batch, {FC: None})[FC].softmax(1).tolist()[0] == pytest.approx([0.25] * 4)
+
+    def test_the_authors_form_is_their_sum(self, student):
+        """Their code's KL, a mean over batch and classes, times the multiplier."""
+        alpha, multiplier, classes = 0.9, 100.0, 10
+        spec = {'virtual': {'type': 'Labels', 'temperature': 20.0}}
+        loss = {'type': 'KDLoss', 'on': 'head.fc', 'temperature': 1.0, 'loss_weight': alpha * multiplier / classes}
+        model, data = distill(student, {'loss_kd': loss}, teachers=spec).train(), batch()
+        value = model(**data, mode='loss')['loss_kd']
+        target = torch.full((4, 10), 0.01 / 9)
+        for row in range(4):
+            target[row, row] = 0.99
+        log_p = build(student_cfg()).train()(data['inputs'], mode='tensor').log_softmax(1)
+        theirs = torch.nn.functional.kl_div(log_p, (target / 20).softmax(1), reduction='none').mean()
+        torch.testing.assert_close(value, alpha * multiplier * theirs, rtol=1e-4, atol=1e-6)
+
     def test_mixed_images_have_no_label(self, teacher):
         cfg = student_cfg()
         cfg['train_cfg'] = {'augments': {'type': 'Mixup', 'alpha': 0.2}}
@@ -103,6 +134,7 @@ class TestLabels:
             ({'correct': 1}, 'head.fc', 'correct=1 given, expected less'),
             ({'correct': 0}, 'head.fc', 'correct=0 given, expected a finite number > 0'),
             ({'right': 0.9}, 'head.fc', r"virtual \(Labels\) has the unknown keys \['right'\].*Known: correct"),
+            ({'temperature': 0}, 'head.fc', 'virtual: temperature=0 given, expected a finite number > 0'),
             ({}, 'backbone.layer4', r"answers for the student's logits, and 'backbone.layer4' reads \(2, 32, 28, 28\)"),
         ],
     )
@@ -151,7 +183,7 @@ class TestKinds:
         """A moving average of the student's classifier, resumed exactly."""
 
         @SOURCES.register_module()
-        class Average(Source):
+        class ClassifierAverage(Source):
             kept: Any
 
             def __init__(self, name, student):
@@ -176,7 +208,7 @@ class TestKinds:
         def config(folder):
             cfg = digits_cfg(folder, 2)
             cfg.model.pop('teacher')
-            cfg.model.teachers, cfg.model.losses = {'average': {'type': 'Average'}}, KD
+            cfg.model.teachers, cfg.model.losses = {'average': {'type': 'ClassifierAverage'}}, KD
             cfg.custom_hooks = [{'type': 'EpochSeedHook'}, {'type': 'DistillHook'}]
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
             return cfg
@@ -189,7 +221,7 @@ class TestKinds:
             torch.testing.assert_close(after, whole.state_dict(), rtol=0, atol=0)
             assert 'distill.kept.average.weight' in after
         finally:
-            SOURCES.module_dict.pop('Average')
+            SOURCES.module_dict.pop('ClassifierAverage')
 
     def test_an_answer_that_is_none(self, student):
         class Silent(Source):

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def rank(scores: ArrayLike) -> NDArray[np.int64]:
+def rank(scores: ArrayLike, among_equals: ArrayLike | None = None) -> NDArray[np.int64]:
     """Positions in descending order of score; equal ones in the order given, so that every process ranks alike.
 
     Args:
         scores: (K,) numbers; +inf comes first.
+        among_equals: (K,) scores that rank those of equal score; for counts, where the order given, often that of
+            classes, would decide.
 
     Returns:
         (K,) int64, the position of the highest score first.
@@ -22,11 +24,13 @@ def rank(scores: ArrayLike) -> NDArray[np.int64]:
     Example:
         >>> rank([1.0, 3.0, float('inf'), 3.0]).tolist()
         [2, 1, 3, 0]
+        >>> rank([1.0, 1.0, 2.0], among_equals=[0.1, 0.7, 0.0]).tolist()
+        [2, 1, 0]
     """
     keys = -np.asarray(scores, np.float64)
     if keys.ndim != 1:
         raise ValueError(f'scores of shape {keys.shape} given, expected one row (K,)')
-    order = keys.argsort(kind='stable')
+    order = keys.argsort(kind='stable') if among_equals is None else np.lexsort((-np.asarray(among_equals), keys))
     if len(keys) and np.isnan(keys[order[-1]]):  # NaN is sorted to the end
         raise ValueError('NaN given as a score, expected numbers: NaN has no rank. See what made it')
     return order.astype(np.int64, copy=False)

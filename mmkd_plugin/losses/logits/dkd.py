@@ -35,7 +35,7 @@ def dkd_terms(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
         TypeError: If the labels are not integers (mixup, cutmix and soft labels have no target).
     """
     check_logits(student, teacher)
-    _check_labels(labels, student)
+    check_labels(labels, student)
     temperature = check_temperature(temperature)
     target = labels.long().view(-1, 1)
     margin_s, rest_s = _margin_and_rest(student / temperature, target)
@@ -103,7 +103,13 @@ def dkd_loss(
     return (alpha * tckd + beta * nckd).sum() * (temperature**2 / max(len(tckd), 1))
 
 
-def _check_labels(labels: Tensor, logits: Tensor) -> None:
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Check that there is one class for each row of logits.
+
+    Raises:
+        ValueError: If there are others, or a single class.
+        TypeError: If labels are not integers.
+    """
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(
             f'labels of dtype {labels.dtype} given, expected integers. Soft labels (mixup, cutmix, '

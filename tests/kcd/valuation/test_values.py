@@ -92,4 +92,4 @@ def test_the_room_knows_numpy_and_torch_only():
             elif isinstance(node, ast.ImportFrom):
                 assert node.level < 2, file  # no other room of ours
                 imported |= {(node.module or '').split('.')[0]} if not node.level else set()
-    assert imported <= {'numpy', 'torch', 'collections', 'dataclasses', 'fractions', 'typing'}
+    assert imported <= {'numpy', 'torch', 'collections', 'dataclasses', 'fractions', 'inspect', 'typing'}

@@ -141,7 +141,7 @@ class TestMistakes:
     def test_regions_of_a_detector(self):
         with DefaultScope.overwrite_default_scope('mmdet'):
             student, teacher = detector(faster_rcnn_cfg()), detector(faster_rcnn_cfg())
-            with pytest.raises(ValueError, match='remembers something of each training image, and reads RoIs'):
+            with pytest.raises(ValueError, match='knows something of each whole image, or its columns'):
                 distill(student, {'loss_c': {'type': 'CRDLoss', 'on': 'roi_head.bbox_head.fc_cls'}}, teacher=teacher)
 
 

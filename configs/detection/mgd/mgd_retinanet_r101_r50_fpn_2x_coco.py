@@ -1,0 +1,7 @@
+_base_ = '../../_base_/pairs/retinanet_r101_r50_fpn_2x_coco.py'
+
+# The authors' student also begins with the teacher's neck and head.
+model = dict(
+    losses=dict(loss_mgd=dict(type='MGDLoss', on=[f'neck[{i}]' for i in range(5)], mask_ratio=0.65, loss_weight=2e-5))
+)
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

@@ -1,0 +1,3 @@
+_base_ = '../../_base_/pairs/fcos_r101_r50-caffe_fpn_gn-head_ms-2x_coco.py'
+
+model = dict(losses=dict(loss_pkd=dict(type='PKDLoss', on=[f'neck[{i}]' for i in range(4)], loss_weight=10.0)))

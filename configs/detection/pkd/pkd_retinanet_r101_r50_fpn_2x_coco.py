@@ -1,0 +1,3 @@
+_base_ = '../../_base_/pairs/retinanet_r101_r50_fpn_2x_coco.py'
+
+model = dict(losses=dict(loss_pkd=dict(type='PKDLoss', on=[f'neck[{i}]' for i in range(4)], loss_weight=10.0)))

@@ -1,0 +1,9 @@
+# mmdet's own, but that a killed run resumes.
+# The caches of its mosaics are in the workers: a run that is resumed begins with empty ones.
+_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+
+custom_imports = dict(imports=['mmkd_plugin'], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, backend_args=dict(backend='atomic')))
+custom_hooks = [*_base_.custom_hooks, dict(type='EpochSeedHook')]
+randomness = dict(seed=0)
+train_dataloader = dict(persistent_workers=False)  # EpochSeedHook seeds the workers of each epoch

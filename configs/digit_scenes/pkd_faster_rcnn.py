@@ -1,0 +1,3 @@
+_base_ = '../_base_/pairs/teacher_student_digit_scenes.py'
+
+model = dict(losses=dict(loss_pkd=dict(type='PKDLoss', on=[f'neck[{i}]' for i in range(4)], loss_weight=6.0)))
