@@ -173,19 +173,27 @@ class Comparison:
             row.relative_time = row.step_time / self.plain.step_time
 
     def _teachers(self) -> list[Row]:
-        """A row for each figure that a teacher reaches; named by whom it teaches, if there are several."""
-        found: dict[tuple[str, float], list[Run]] = {}
+        """A row for each figure that a teacher reaches; named by whom it teaches, if there are several.
+
+        What reaches another in each run of a config, such as a peer, learns in these: it has one row of all runs.
+        """
+        reached: dict[tuple[str, str], list[tuple[Run, float]]] = {}
         for run in self.runs:
             for key, value in run.result.metrics.items() if run.result else ():
                 if key.endswith(f'/{self.metric}'):
                     teacher = key.removesuffix(f'/{self.metric}')
-                    found.setdefault((teacher, round(self._scale * value, 4)), []).append(run)
+                    reached.setdefault((teacher, run.entry.name), []).append((run, round(self._scale * value, 4)))
+        found: dict[tuple[str, tuple[float, ...]], list[Run]] = {}
+        for (teacher, _), told in reached.items():
+            values = tuple(value for _, value in told)
+            alike = len(set(values)) == 1
+            found.setdefault((teacher, values[:1] if alike else values), []).extend(run for run, _ in told)
         rows = []
-        for (teacher, value), runs in found.items():
+        for (teacher, values), runs in found.items():
             pupils = list(dict.fromkeys(run.entry.name for run in runs))
             several = sum(other == teacher for other, _ in found) > 1
             who = pupils[0] + (f' and {len(pupils) - 1} more' if len(pupils) > 1 else '')
-            row = Row(f'{teacher} of {who}' if several else teacher, [value])
+            row = Row(f'{teacher} of {who}' if several else teacher, [*values], len(values) if len(values) > 1 else 0)
             row.parameters = next((r.parameters.get(teacher) for r in _results(runs) if r.parameters), None)
             rows.append(row)
         return rows

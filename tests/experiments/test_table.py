@@ -107,6 +107,18 @@ def test_teachers(tmp_path):
     ]
 
 
+def test_what_learns_in_each_run_has_one_row(tmp_path):
+    runs = finished(tmp_path, 'plain', [4.0, 8.0])
+    for name, values in (('mutual', (84.0, 86.0)), ('others', (90.0, 90.0))):
+        for seed, value in enumerate(values):
+            own = finished(tmp_path / str(seed), name, [5.0], **{'peer/accuracy/top1': value})
+            runs += own
+    rows = {row['model']: row for row in table(Comparison(runs, 'plain'))}
+    assert list(rows)[:2] == ['peer of mutual', 'peer of others']
+    assert (rows['peer of mutual']['accuracy/top1 (%)'], rows['peer of mutual']['seeds']) == ('85.00 ± 1.41', '2')
+    assert rows['peer of others']['accuracy/top1 (%)'] == '90.00'
+
+
 def test_which_metric(tmp_path):
     one = finished(tmp_path / '1', 'plain', [1.0], metric='own/score', **{'teacher/own/score': 2.0})
     assert find_metric(one, 'plain') == 'own/score'
