@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
-from weakref import WeakSet
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..facts import TrainingData
 from ..files.checkpoint import fingerprint
@@ -17,6 +15,7 @@ from ..files.fitting import misfits, told
 from ..networks import network_of
 from ..options import check_mapping, check_whole
 from ..teachers import Frozen, Source
+from ..updates import UpdateListener
 
 _EXAMPLE = "start='teacher' or start=dict(teacher='teacher', alone=5)"
 
@@ -147,7 +146,7 @@ class Start:
                         buffer.copy_(value)
 
 
-class _HeldRows:
+class _HeldRows(UpdateListener):
     """Rows that do not change while others of the same parameter learn: neither they, nor what optimizers keep of them.
 
     Their gradients are zero as soon as they are there, so that clipping and other processes see zeros. Weight decay
@@ -168,15 +167,14 @@ class _HeldRows:
         self.release()
         self._rows = {parameter: index.to(parameter.device) for parameter, index in rows.items()}
         self._hooks = [_zero_in(parameter, index) for parameter, index in self._rows.items()]
-        _listen()
-        _HOLDING.add(self)
+        self.listen()
 
     def release(self) -> None:
         """Let all rows learn."""
         for hook in self._hooks:
             hook.remove()
         self._rows, self._hooks, self._before = {}, [], {}
-        _HOLDING.discard(self)
+        self.be_deaf()
 
     def before_update(self, optimizer: Optimizer) -> None:
         """Remember the rows that this optimizer would change."""
@@ -199,27 +197,6 @@ class _HeldRows:
 
     def __reduce__(self) -> Any:
         return _HeldRows, ()
-
-
-_HOLDING: WeakSet[_HeldRows] = WeakSet()
-_listening: list[Any] = []
-
-
-def _listen() -> None:
-    """Once: hear of every optimizer's steps, since a model never meets its optimizer."""
-    if not _listening:
-        _listening.append(register_optimizer_step_pre_hook(_before_update))
-        _listening.append(register_optimizer_step_post_hook(_after_update))
-
-
-def _before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for held in list(_HOLDING):
-        held.before_update(optimizer)
-
-
-def _after_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for held in list(_HOLDING):
-        held.after_update(optimizer)
 
 
 def _zero_in(parameter: Any, rows: Tensor) -> Any:

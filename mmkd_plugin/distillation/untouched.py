@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from ..updates import UpdateListener
 
 
 @dataclass
@@ -48,7 +48,7 @@ def teaching_only(network: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-class Phases:
+class Phases(UpdateListener):
     """Finds what is off in each phase, and keeps it as it is."""
 
     def __init__(self) -> None:
@@ -127,42 +127,27 @@ class Phases:
         left = {id(p): p for p in off}
         before = left if self._pending is None else self._pending  # empty if a step before used everything
         self._pending = {key: p for key, p in left.items() if key in before}
-        _listen()
-        _MARKED.add(self)
+        self.listen()
         without = [*left.values(), *unused]
         if not without or not train_together():
             return None
         return torch.stack([p.flatten()[:1].float().sum() for p in without]).sum() * 0.0
 
-    def _release(self, optimizer: Optimizer) -> None:
+    def before_update(self, optimizer: Optimizer) -> None:
+        """Take the gradients of what is off away, if the optimizer has some of it."""
         pending = self._pending or {}
         if pending and not any(id(p) in pending for group in optimizer.param_groups for p in group['params']):
             return  # somebody else's
         for parameter in pending.values():
             parameter.grad = None
         self._pending = None
-        _MARKED.discard(self)
+        self.be_deaf()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Phases':
         return Phases()
 
     def __reduce__(self) -> Any:
         return Phases, ()
-
-
-_MARKED: WeakSet[Phases] = WeakSet()
-_listening: list[Any] = []
-
-
-def _listen() -> None:
-    """Once: hear of every optimizer's steps, since a model never meets its optimizer."""
-    if not _listening:
-        _listening.append(register_optimizer_step_pre_hook(_before_update))
-
-
-def _before_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for phases in list(_MARKED):
-        phases._release(optimizer)
 
 
 def train_together() -> bool:

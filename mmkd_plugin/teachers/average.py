@@ -1,18 +1,17 @@
 """The student's own moving average as its teacher."""
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
-from weakref import ReferenceType, ref
+from weakref import ref
 
 import torch
 from mmengine.dist import all_reduce_params
 from mmengine.model import MomentumAnnealingEMA
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..facts import Progress
 from ..options import check_bool, check_number, check_whole
+from ..updates import UpdateListener
 from .network_source import NetworkSource
 from .source import SOURCES
 
@@ -48,7 +47,7 @@ class StudentAverage(MomentumAnnealingEMA):
 
 
 @SOURCES.register_module()
-class Average(NetworkSource):
+class Average(NetworkSource, UpdateListener):
     """The exponential moving average of the student's own weights: the mean teacher.
 
     A. Tarvainen, H. Valpola, "Mean teachers are better role models: Weight-averaged consistency targets improve
@@ -113,7 +112,7 @@ class Average(NetworkSource):
                 self.kept.begin(student)
             self._begun = True
         if self._student is None:
-            _listen(self)
+            self.listen()
         self._student = ref(student)
         self._waited += torch.is_grad_enabled()
         if self._waited > _PATIENCE:
@@ -122,37 +121,16 @@ class Average(NetworkSource):
                 'student has made one, so that the average stays what it was: torch does not know what updates it'
             )
 
-    def updated(self, parameters: Iterable[Any]) -> None:
-        """Take over what an optimizer did, if it did it to the student.
-
-        Args:
-            parameters: That it has.
-        """
+    def after_update(self, optimizer: Optimizer) -> None:
+        """Take over what an optimizer did, if it did it to the student."""
         student = self._student() if self._student is not None else None
         if student is None:
             return
         own = {id(p) for name, p in student.named_parameters() if not name.startswith('distill.')}
-        if any(id(p) in own for p in parameters):
+        if any(id(p) in own for group in optimizer.param_groups for p in group['params']):
             self._waited = 0
             with torch.no_grad():
                 self.kept.update_parameters(student)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_student': None}  # a copy belongs to another student
-
-
-_LISTENERS: list[ReferenceType[Average]] = []  # in one order in all processes, which exchange statistics
-_listening: list[Any] = []
-
-
-def _listen(average: Average) -> None:
-    """Hear of every optimizer's steps, since a model never meets its optimizer."""
-    _LISTENERS[:] = [*(other for other in _LISTENERS if other() is not None), ref(average)]
-    if not _listening:
-        _listening.append(register_optimizer_step_post_hook(_after_update))
-
-
-def _after_update(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for average in [listener() for listener in _LISTENERS]:
-        if average is not None:
-            average.updated(p for group in optimizer.param_groups for p in group['params'])
