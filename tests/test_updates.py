@@ -26,7 +26,7 @@ def step():
 
 
 def test_listeners_are_told_in_order_once_each():
-    log = []
+    log: list[tuple[str, str, float]] = []
     first, second = Told('first', log), Told('second', log)
     for listener in (first, second, first):
         listener.listen()
@@ -40,7 +40,7 @@ def test_listeners_are_told_in_order_once_each():
 
 
 def test_nobody_is_kept_alive_and_copies_have_heard_nothing():
-    log = []
+    log: list[tuple[str, str, float]] = []
     listener = Told('gone', log)
     listener.listen()
     twin = copy.copy(listener)

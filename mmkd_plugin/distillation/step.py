@@ -22,6 +22,7 @@ from .plan import Plan, Planner, check_learners
 from .read_losses import check_input_shape, check_losses, read_task_loss
 from .resume_check import compare_with_resumed
 from .routes import Routes
+from .rows import locate
 from .term import Term
 from .untouched import Phases, teaching_only
 from .uses import hand_over
@@ -118,7 +119,7 @@ class Distillation(nn.Module):
         """Learn all shapes, make the learnable parts, and try every loss once."""
         networks = {'student': student, **{name: source.network(student) for name, source in self.sources.items()}}
         for term in self.terms:
-            term.locate(networks)
+            locate(term, networks)
             check_term(term, student, self.sources)
         #: By dense head, where the student's own loss is told which class each position is of.
         self._assigned = assigned_taps(self.terms, student)

@@ -1,7 +1,6 @@
 """A term: one entry of `losses` in a config: a loss, what it reads of whom, who learns from it, and when it counts."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from ..facts import NEEDS, Batch, Facts, KnownNetworks, Progress, TapShape, TrainingData
 from ..losses import DistillLoss
-from ..networks import BoxBranch, Network, Tap, check_grids
+from ..networks import BoxBranch, Network, Tap
 from ..options import check_mapping
 from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule
 
@@ -101,67 +100,6 @@ class Term(nn.ModuleList):
     def branches(self) -> set[BoxBranch]:
         """Box branches of the student whose RoIs it reads."""
         return {branch for rows in self.rows.values() for branch in rows if branch}
-
-    def locate(self, networks: Mapping[str, Network]) -> None:
-        """Find out what the rows of all taps are.
-
-        Args:
-            networks: By side, whose modules its taps name.
-
-        Raises:
-            ValueError: If they have different ones, or if the loss asks for what its taps do not have.
-        """
-        found = {side: [networks[side].rows(tap) for tap in taps] for side, taps in self.on.items()}
-        if self.learner not in self.on and any(branch for rows in found.values() for branch in rows):
-            raise ValueError(f'{self.who} reads RoIs, which are those that a learner samples, and reads no learner')
-        for tap in self.through:
-            found.setdefault('through', []).append(networks[self.sources[0]].rows(tap))
-        self._check_rows(found)
-        if not self[0].takes_rois and any(branch for rows in found.values() for branch in rows):
-            raise ValueError(
-                f'{self.who} knows something of each whole image, or its columns know no background, and reads RoIs: '
-                'tap what has a row for each image'
-            )
-        if any(getattr(module, 'gather', False) for module in self) and any(
-            branch and branch.stage for rows in found.values() for branch in rows
-        ):
-            raise ValueError(
-                f'{self.who} has gather=True and reads a later stage of a cascade, which may have no RoIs in one '
-                'process while the others wait for its rows: give gather=False'
-            )
-        if self.dense_outputs:
-            self._share_grid(networks)
-        of_learner = found.get(self.learner) or [None]
-        for side, taps in self.on.items():  # where lists differ in length, all rows are the same
-            self.rows[side] = [of_learner[min(number, len(of_learner) - 1)] for number in range(len(taps))]
-        for side, taps in self.on.items():
-            for tap in taps:
-                if self.compares_logits and not (self.through and side == self.learner):
-                    networks[side].check_logits(tap, self.who)
-                if 'labels' in self.needs and side == self.learner:
-                    networks[side].check_labels(tap, self.who)
-
-    def _share_grid(self, networks: Mapping[str, Network]) -> None:
-        """See that all dense heads that it reads score the same places, and tell the loss which."""
-        read = self.sources if self.through else self.on  # what goes through a source is read there
-        outputs = self.dense_outputs
-        grids = {side: networks[side].dense_grid(self.on[side], outputs, self.who) for side in read}
-        check_grids(grids, outputs, self.who)
-        for module in self:
-            module.grid = next(iter(grids.values()))  # type: ignore[assignment]
-
-    def _check_rows(self, found: Mapping[str, list[BoxBranch | None]]) -> None:
-        """Refuse to compare rows that are images with rows that are RoIs."""
-        lengths = {len(rows) for rows in found.values()}
-        layers = zip(*found.values(), strict=True) if len(lengths) == 1 else [list(chain(*found.values()))]
-        for number, layer in enumerate(layers):
-            if len({branch is None for branch in layer}) > 1:
-                taps = {side: str(taps[min(number, len(taps) - 1)]) for side, taps in self.on.items()}
-                raise ValueError(
-                    f'{self.who}: of {taps} some have a row for each RoI, others for each image; compare like with like'
-                )
-        if self.relates_layers and len(set(found.get(self.learner, []))) > 1 and (self.needs or len(lengths) > 1):
-            raise ValueError(f'{self.who} relates taps that see different images or RoIs')
 
     def forward(self, values: Values, batch: Batch) -> Tensor:
         """The value, summed over layers.

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmkd_plugin.distillation.rows import locate
 from mmkd_plugin.distillation.term import Term
 from mmkd_plugin.facts import Batch, Progress
 from mmkd_plugin.losses import DistillLoss
@@ -53,7 +54,7 @@ class Related(DistillLoss):
 def test_related_layers_may_be_of_any_number():
     term = Term('loss_r', {'type': Related, 'on': {'student': ['a'], 'teacher': ['b', 'c']}}, ['t'])
     values = sides({Tap('a'): torch.ones(2, 3)}, {Tap('b'): torch.zeros(2, 5), Tap('c'): torch.full((2, 1, 1), 3.0)})
-    term.locate(NETWORKS)
+    locate(term, NETWORKS)
     term.connect(values, NOTHING, NETWORKS)
     assert term[0].seen == [('a', (2, 3)), ('b', (2, 5)), ('c', (2, 1, 1))]
     assert term(values, NOTHING) == 1 + 4
@@ -149,7 +150,7 @@ def test_rois_need_a_learner():
 
     term = Term('loss_a', {'type': Alone, 'on': 'x'}, ['t'])
     with pytest.raises(ValueError, match='reads RoIs, which are those that a learner samples'):
-        term.locate({'t': Rois(None, 't')})
+        locate(term, {'t': Rois(None, 't')})
 
 
 def test_needs_are_known():
