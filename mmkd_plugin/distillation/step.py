@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..facts import Batch, Progress, TrainingData
-from ..networks import BoxBranch, Network, Tap, Taps, dry_run, network_of
+from ..networks import BoxBranch, Network, SizeError, Tap, Taps, dry_run, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
@@ -123,7 +123,31 @@ class Distillation(nn.Module):
             check_term(term, student, self.sources)
         #: By dense head, where the student's own loss is told which class each position is of.
         self._assigned = assigned_taps(self.terms, student)
-        images = torch.zeros(2, *(input_shape or student.input_shape()))
+        batch, taught = self._tried_passes(student, [input_shape] if input_shape else student.input_shapes())
+        batch.values |= {name: taught[name] for name in self._beside()}
+        for term in self._in_order:
+            compared = self.routes.tried(term, batch, taught)
+            term.connect(compared, batch, networks)
+
+    def _tried_passes(
+        self, student: Network, shapes: Sequence[tuple[int, int, int]]
+    ) -> tuple[Batch, dict[str, dict[Tap, Tensor]]]:
+        """A pass of everybody on the first size on which all run.
+
+        Raises:
+            ValueError: If there is none: what was wrong with the first.
+        """
+        failed: SizeError | None = None
+        for shape in shapes:
+            try:
+                return self._passes(student, shape)
+            except SizeError as error:
+                failed = failed or error
+        raise cast(SizeError, failed)
+
+    def _passes(self, student: Network, shape: tuple[int, int, int]) -> tuple[Batch, dict[str, dict[Tap, Tensor]]]:
+        """What the student's pass and the sources give for images of a size."""
+        images = torch.zeros(2, *shape)
         images = images.to(next(student.model.parameters(), images))  # its device and dtype
         branches = _branches(self.terms)
         recorded, self._clone = dry_run(student, images, self.routes.asked('student', self.terms), branches)
@@ -143,10 +167,7 @@ class Distillation(nn.Module):
                     f"'{name}' ({type(source).__name__}) was asked for {list(map(str, wanted))} and gave "
                     f'{taught[name]!r:.200}, expected a dictionary with a tensor for each tap'
                 )
-        batch.values |= {name: taught[name] for name in self._beside()}
-        for term in self._in_order:
-            compared = self.routes.tried(term, batch, taught)
-            term.connect(compared, batch, networks)
+        return batch, taught
 
     def prepare(self, student: nn.Module, like: Tensor, progress: Progress | None = None) -> None:
         """Make the sources ready for tensors like this one; before training, and cheaply in each step.

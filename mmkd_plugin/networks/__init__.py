@@ -1,7 +1,7 @@
 """Networks: running one as far as somebody reads it, and what the values mean."""
 
 from .dense_heads import DenseGrid, check_grids
-from .dry_run import dry_run, evaluating
+from .dry_run import SizeError, dry_run, evaluating
 from .kinds import KINDS, network_of
 from .network import Network
 from .recording import Taps
@@ -15,6 +15,7 @@ __all__ = [
     'DenseGrid',
     'Network',
     'Region',
+    'SizeError',
     'Tap',
     'TapError',
     'Taps',

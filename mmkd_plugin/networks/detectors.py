@@ -18,6 +18,10 @@ from .taps import Tap, find_module
 
 #: Heads that run on every feature level.
 DENSE_HEADS = ('rpn_head', 'bbox_head')
+# of set-prediction and one-stage segmentation, which are not run
+_MASK_HEADS = ('panoptic_head', 'mask_head')
+#: Sides of images on which a detector is tried that is too deep for the usual one, in pixels.
+_SIZES = (256, 320, 512, 640, 1024)
 # the modules of a RoI head that run on the sampled RoIs
 _BOX_MODULES = ('bbox_roi_extractor', 'shared_head', 'bbox_head')
 
@@ -33,7 +37,7 @@ class Detector(Network):
     @classmethod
     def is_kind_of(cls, model: nn.Module) -> bool:
         """Whether it extracts features and has heads on them."""
-        heads = (getattr(model, head, None) for head in (*DENSE_HEADS, 'roi_head'))
+        heads = (getattr(model, head, None) for head in (*DENSE_HEADS, 'roi_head', *_MASK_HEADS))
         return hasattr(model, 'extract_feat') and any(head is not None for head in heads)
 
     def run(
@@ -246,6 +250,17 @@ class Detector(Network):
                 for key, p in self._own(f'{branch.head}.fc_reg'):
                     rows[f'{branch.head}.fc_reg.{key}'] = torch.arange(len(p) // own * before)
         return rows
+
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        """That of its anchors where they are of one, as SSD's; else small ones first; all as its padding makes them."""
+        channels, *usual = self.input_shape()
+        preprocessor: Any = getattr(self.model, 'data_preprocessor', None)
+        divisor = getattr(preprocessor, 'pad_size_divisor', 1) or 1
+        anchors: Any = getattr(getattr(self.model, 'bbox_head', None), 'prior_generator', None)
+        own = getattr(anchors, 'input_size', None)
+        sizes = [own] if isinstance(own, int) else [usual[0], *_SIZES]
+        padded = dict.fromkeys(-(-size // divisor) * divisor for size in sizes)
+        return [(channels, size, size) for size in padded]
 
     def _channels(self) -> int:
         return 3  # the first convolution of some detectors (YOLOX) sees pixels that were moved into channels

@@ -13,6 +13,10 @@ from .regions import BoxBranch, example_rois
 from .taps import Tap, TapError
 
 
+class SizeError(ValueError):
+    """A network that did not run on images of a size; it may on others."""
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; every module's own mode is put back after it."""
@@ -43,7 +47,8 @@ def dry_run(
         What the taps read, and those that must be cloned because a later module works in place.
 
     Raises:
-        ValueError: If a tap names no module, or the model cannot run on such images.
+        SizeError: If the model cannot run on such images.
+        ValueError: If a tap names no module, or would be read wrongly.
     """
     taps, model, side = list(taps), network.model, network.side
     paths = {tap.path for tap in taps}
@@ -61,7 +66,7 @@ def dry_run(
                 f'the dry run of the {side} on images of shape {tuple(images.shape)} found no memory: {error}'
             ) from error
         except (RuntimeError, TypeError, AttributeError, ValueError, AssertionError, IndexError) as error:
-            raise ValueError(
+            raise SizeError(
                 f'the dry run of the {side} ({type(model).__name__}) on images of shape '
                 f'{tuple(images.shape)} failed: {error}. If it takes another size, say '
                 'input_shape=(channels, height, width) beside `losses`'

@@ -215,6 +215,10 @@ class Network:
         height, width = (size, size) if isinstance(size, int) else tuple(size)[:2]
         return channels, height, width
 
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        """Those that are worth a try, in their order: here, the one."""
+        return [self.input_shape()]
+
     def _channels(self) -> int:
         return next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), 3)
 

@@ -461,3 +461,54 @@ def test_folded_teacher_predicts_the_same_as_a_whole():
     for x, y in zip(a, b, strict=True):
         torch.testing.assert_close(x.pred_instances.scores, y.pred_instances.scores, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(x.pred_instances.bboxes, y.pred_instances.bboxes, rtol=1e-2, atol=0.1)
+
+
+def test_images_of_the_dry_run_are_as_the_detector_pads_them():
+    cfg = faster_rcnn_cfg()
+    cfg['data_preprocessor'] = {**cfg['data_preprocessor'], 'pad_size_divisor': 64}
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = distill(detector(cfg), NST, teacher=detector(cfg, 1))
+    assert model.distill.teachers['teacher']._input_shape[2:] == (256, 256)
+
+
+def test_ssd_is_tried_on_the_size_of_its_anchors():
+    cfg, _ = read_config('mmdet::ssd/ssd300_coco.py')
+    shown = dict(cfg.model)
+    shown['backbone'] = {**shown['backbone'], 'init_cfg': None}
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        student, teacher = (MODELS.build(copy.deepcopy(shown)) for _ in range(2))
+        model = distill(student, {'loss_hint': {'type': 'FitNetLoss', 'on': 'neck[0]'}}, teacher=teacher)
+    assert model.distill.teachers['teacher']._input_shape[2:] == (300, 300)
+
+
+@pytest.mark.parametrize(('smallest', 'expected'), [(0, 224), (300, 320), (1025, None)])
+def test_larger_images_are_tried_before_somebody_is_asked(monkeypatch, smallest, expected):
+    cfg = faster_rcnn_cfg()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        student, teacher = detector(cfg), detector(cfg, 1)
+        whole = teacher.extract_feat
+
+        def extract_feat(images):
+            if images.size(2) < smallest:
+                raise RuntimeError('too small')
+            return whole(images)
+
+        monkeypatch.setattr(teacher, 'extract_feat', extract_feat)
+        if expected is None:
+            with pytest.raises(
+                ValueError, match=r'teacher .* \(2, 3, 224, 224\) failed: too small. If it takes another'
+            ):
+                distill(student, NST, teacher=teacher)
+        else:
+            model = distill(student, NST, teacher=teacher)
+            assert model.distill.teachers['teacher']._input_shape[2:] == (expected, expected)
+
+
+def test_what_predicts_masks_alone_has_a_backbone_and_a_neck():
+    cfg, _ = read_config('mmdet::solo/solo_r50_fpn_1x_coco.py')
+    shown = dict(cfg.model)
+    shown['backbone'] = {**shown['backbone'], 'depth': 18, 'init_cfg': None}
+    shown['neck'] = {**shown['neck'], 'in_channels': [64, 128, 256, 512]}
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        student, teacher = (MODELS.build(copy.deepcopy(shown)) for _ in range(2))
+        distill(student, {'loss_hint': {'type': 'FitNetLoss', 'on': 'neck[2]'}}, teacher=teacher)
