@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..facts import Batch, Progress, TrainingData
-from ..networks import BoxBranch, Network, SizeError, Tap, Taps, dry_run, network_of
+from ..networks import BoxBranch, Network, Tap, Taps, network_of
 from ..networks.regions import read_regions, region_taps, settled_taps
 from ..randomness import keep_random_state
 from ..teachers import Frozen, Own, SizesBeforePadding, Source, check_apart
 from .checks import assigned_taps, check_term
 from .each import for_each_learner
 from .entries import scaled, tensors
+from .example import example_pass
 from .finite import FiniteGuard
 from .growth import Start
 from .phase_log import PhaseLog
@@ -123,51 +124,12 @@ class Distillation(nn.Module):
             check_term(term, student, self.sources)
         #: By dense head, where the student's own loss is told which class each position is of.
         self._assigned = assigned_taps(self.terms, student)
-        batch, taught = self._tried_passes(student, [input_shape] if input_shape else student.input_shapes())
+        shapes = [input_shape] if input_shape else student.input_shapes()
+        batch, taught, self._clone = example_pass(student, self.sources, self.terms, self.routes, shapes)
         batch.values |= {name: taught[name] for name in self._beside()}
         for term in self._in_order:
             compared = self.routes.tried(term, batch, taught)
             term.connect(compared, batch, networks)
-
-    def _tried_passes(
-        self, student: Network, shapes: Sequence[tuple[int, int, int]]
-    ) -> tuple[Batch, dict[str, dict[Tap, Tensor]]]:
-        """A pass of everybody on the first size on which all run.
-
-        Raises:
-            ValueError: If there is none: what was wrong with the first.
-        """
-        failed: SizeError | None = None
-        for shape in shapes:
-            try:
-                return self._passes(student, shape)
-            except SizeError as error:
-                failed = failed or error
-        raise cast(SizeError, failed)
-
-    def _passes(self, student: Network, shape: tuple[int, int, int]) -> tuple[Batch, dict[str, dict[Tap, Tensor]]]:
-        """What the student's pass and the sources give for images of a size."""
-        images = torch.zeros(2, *shape)
-        images = images.to(next(student.model.parameters(), images))  # its device and dtype
-        branches = _branches(self.terms)
-        recorded, self._clone = dry_run(student, images, self.routes.asked('student', self.terms), branches)
-        batch = Batch.example(images, branches)
-        batch.values['student'] = recorded.values()
-        taught: dict[str, dict[Tap, Tensor]] = {}
-        for name, source in self.sources.items():
-            wanted = self.routes.wanted(name, self.terms)
-            for term in self.terms:
-                if term.learner == name:
-                    wanted |= dict.fromkeys(term.taps(name))
-                if term.through and name == term.sources[0]:  # folding must leave them alone
-                    wanted |= dict.fromkeys(term.through, term.rows[name][0])
-            taught[name] = source.probe(batch, wanted)
-            if not isinstance(taught[name], Mapping) or not taught[name].keys() >= wanted.keys():
-                raise TypeError(
-                    f"'{name}' ({type(source).__name__}) was asked for {list(map(str, wanted))} and gave "
-                    f'{taught[name]!r:.200}, expected a dictionary with a tensor for each tap'
-                )
-        return batch, taught
 
     def prepare(self, student: nn.Module, like: Tensor, progress: Progress | None = None) -> None:
         """Make the sources ready for tensors like this one; before training, and cheaply in each step.
