@@ -27,7 +27,7 @@ PY := $(ENV)/bin/python
 endif
 
 .DEFAULT_GOAL := env
-.PHONY: env demo test check lint clean-env help
+.PHONY: env demo test check lint docs clean-env help
 
 env:  ## make or finish the environment; does nothing if it is complete
 	@$(BOOT) tools/setup_env.py --stack $(STACK) --env $(ENV) $(if $(TORCH),--torch $(TORCH))
@@ -45,6 +45,11 @@ lint: env  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs:  ## build/docs/index.html: the documentation, its notebook executed
+	@$(BOOT) tools/setup_env.py --docs --stack $(STACK) --env $(ENV) $(if $(TORCH),--torch $(TORCH))
+	$(PY) -m sphinx --fail-on-warning --keep-going -q -b html docs build/docs
+	@echo open build/docs/index.html
 
 clean-env:  ## remove the environments (kept: the compiled mmcv wheels in the user's cache)
 	rm -rf .venv .venv-* .setup_env
