@@ -99,7 +99,7 @@ def distill(
     Args:
         model: The student, any mmengine ``BaseModel``.
         losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
-            compare; see the README for all keys. An entry that is None is dropped.
+            compare; see docs/configuration.md for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
             ``dict(model=..., checkpoint=...)``, a built and trained module, or ``dict(type=...)`` for
             another kind of source: ``Own``, ``Labels``, ``Peer``, ``Route``, ``Average``. None if no loss reads one.
