@@ -93,6 +93,7 @@ def _answer() -> None:
             facts['GPU'] = (
                 f'{len(names)} × {names[0]}, {memory:.0f} GiB, compute capability {torch.cuda.get_device_capability()}'
             )
+            facts['TF32 in convolutions'] = 'on' if torch.backends.cudnn.allow_tf32 else 'off'
             if torch.distributed.is_nccl_available():
                 facts['NCCL'] = '.'.join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
         print(json.dumps({'facts': facts}), file=out, flush=True)

@@ -78,6 +78,18 @@ def test_mixed_precision_of_a_detector(tmp_path, precision):
     detector.load_state_dict(plain(checkpoint), strict=True)
 
 
+def test_sharded_parameters(tmp_path):
+    """FSDP on all GPUs that there are; on one it shards nothing, and goes the same way."""
+    path, work_dir = tmp_path / 'sharded.py', tmp_path / 'run'
+    path.write_text(
+        "_base_ = __import__('mmkd_plugin').config_path('dkd_resnet.py')\n"
+        "runner_type = 'FlexibleRunner'\nstrategy = dict(type='ShardedStrategy')\n"
+    )
+    count = torch.cuda.device_count()
+    together('tools/train.py', path, '--work-dir', work_dir, '--launcher', 'pytorch', *options(EPOCH), processes=count)
+    load_strictly(plain(check_run(work_dir, 'loss_dkd', -(-13 // count))))
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
 def test_two_gpus_through_nccl(tmp_path):
     values = options({**EPOCH, **FP16})
