@@ -26,6 +26,7 @@ NO_CODE = ('text', 'json', 'csv')
 CONFIG_KEYS = {
     '_base_', 'model', 'losses', 'task_loss', 'teacher', 'teachers', 'start', 'custom_hooks', 'default_hooks',
     'optim_wrapper', 'param_scheduler', 'train_dataloader', 'val_evaluator', 'train_cfg', 'custom_imports',
+    'runner_type', 'strategy',
 }  # fmt: skip
 
 _FENCE = re.compile(

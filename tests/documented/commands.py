@@ -17,7 +17,7 @@ from mmengine.config import Config
 from tests.documented.blocks import ROOT
 
 #: Nothing of ours, and harmless.
-OTHERS = ('source', 'cd', 'git', 'pip', 'mim', 'torchrun', 'ls', 'export', 'tensorboard')
+OTHERS = ('source', 'cd', 'git', 'pip', 'mim', 'torchrun', 'ls', 'export', 'srun', 'tensorboard')
 
 
 class _Parsed(Exception):  # noqa: N818 (no error)
@@ -51,8 +51,10 @@ def check_command(words: list[str]) -> None:
     elif program.endswith('.sh'):
         if not (ROOT / program).is_file():
             raise ValueError(f'{program} is not there')
-        _check_arguments('tools/train.py' if 'train' in program else 'tools/test.py', _without_numbers(arguments))
-    elif importlib.util.find_spec(f'mmkd_plugin.{program}') is None and program not in OTHERS:
+        if 'slurm' in program:  # partition and name of the job; config and folder are words of their own
+            arguments = [*arguments[2:3], *arguments[4:]]
+        _check_arguments('tools/test.py' if 'test' in program else 'tools/train.py', _without_numbers(arguments))
+    elif program not in OTHERS:
         raise ValueError(f'{program!r} is no command that can be checked; put <!-- not run: why --> above the fence')
     for word in words:
         if re.fullmatch(r'(configs|tools|docs)/[\w./-]+\.(py|sh|md)', word) and not (ROOT / word).exists():

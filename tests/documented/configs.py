@@ -21,7 +21,7 @@ READERS = {
     'my_student.py': "_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'\n",
     'my_faster_rcnn.py': "_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\nmodel = dict(backbone=dict("
     'depth=18, init_cfg=None), neck=dict(in_channels=[64, 128, 256, 512]))\n',
-    'my_teacher.py': "_base_ = 'mmpretrain::resnet/resnet34_8xb32_in1k.py'\n",
+    'my_teacher.py': f"_base_ = '{ROOT}/configs/digits/resnet_teacher.py'\n",
 }
 
 
