@@ -67,7 +67,7 @@ def look_at(model: Any, image: tuple[int, ...] = (), side: int | None = None) ->
     for device, paths in ways:
         if device == 'cpu':
             network.model.to_empty(device='cpu')
-        for shape in dict.fromkeys(shapes if device == 'meta' else shapes[-1:]):
+        for shape in dict.fromkeys(shapes if device == 'meta' else shapes[:1]):
             try:
                 with evaluating(network.model), torch.no_grad(), keep_random_state():
                     _run(network, shape, layers, device, paths)
