@@ -247,12 +247,13 @@ FINDINGS = (
     Finding(
         'weight-too-large', _too_large,
         f'The loss makes more than {MOST:.0%} of the gradient, so the labels have no say.',
-        'Lower its `loss_weight`, or bound it by the task: `optim_wrapper=dict(type=\'BoundedOptimWrapper\')`.',
+        'Lower its `loss_weight` (weights of codes that average over batch and C classes are divided by C here), or bound it '
+        "by the task: `optim_wrapper=dict(type='BoundedOptimWrapper')`.",
     ),
     Finding(
         'weight-too-small', _too_small,
         f'The loss makes less than {LEAST:.0%} of the gradient: it does next to nothing.',
-        'Raise its `loss_weight`; weights of codes that average over batch and classes are C times larger than here.',
+        'Raise its `loss_weight`; a loss that is small because it is nearly reached needs none.',
     ),
     Finding(
         'weight-zero', _weightless,

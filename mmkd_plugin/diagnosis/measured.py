@@ -119,6 +119,7 @@ class Measured:
         losses: By name.
         total: In each step.
         task: In each step.
+        task_share: By learner, of its gradient, what is its own losses'.
         taps: Of all losses.
         softness: Of the losses that compare predictions.
         moved: By how much of their norm the student's weights moved in a step, mean.
@@ -145,6 +146,7 @@ class Measured:
     losses: dict[str, LossFacts] = field(default_factory=dict)
     total: list[float] = field(default_factory=list)
     task: list[float] = field(default_factory=list)
+    task_share: dict[str, float] = field(default_factory=dict)
     taps: list[TapFacts] = field(default_factory=list)
     softness: list[Softness] = field(default_factory=list)
     moved: float | None = None

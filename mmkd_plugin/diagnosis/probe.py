@@ -64,7 +64,7 @@ class Probe(Hook):
         for term in distillation.terms:
             self._handles += [term.register_forward_pre_hook(self._enter), term.register_forward_hook(self._leave)]
         self._handles += [
-            self._model.register_forward_pre_hook(self._step_begins),
+            self._model.register_forward_pre_hook(self._step_begins, with_kwargs=True),
             self._model.register_forward_hook(self._step_ends),
         ]
         self._before = [p.detach().clone() for p in self._own()]
@@ -99,9 +99,13 @@ class Probe(Hook):
         for handle in self._handles:
             handle.remove()
         measured = self.measured
+        if self._model.distill.peers:
+            measured.untold.append("time and memory of peers by themselves: they stand with the student's")
         for (learner, name), shares in self._shares.items():
             if name in measured.losses:
                 self._tell_share(measured.losses[name], learner, name, shares)
+            else:
+                measured.task_share[learner] = sum(share.share for share in shares) / len(shares)
         for part in ('data', 'student', 'teachers', 'losses', 'update'):
             values = sorted(clock[part] for clock in self._times)
             if values:
@@ -169,9 +173,9 @@ class Probe(Hook):
 
         return timed
 
-    def _step_begins(self, module: Any, args: Any) -> None:
+    def _step_begins(self, module: Any, args: Any, kwargs: Any) -> None:
         self._forward = self._tick()
-        images = args[0] if args else None
+        images = args[0] if args else next(iter(kwargs.values()), None)
         if self.measured.input_rms is None and isinstance(images, Tensor):
             self.measured.input_rms = float(images.float().square().mean().sqrt())
         if self.measured.steps == self._kept_in:
@@ -211,7 +215,9 @@ class Probe(Hook):
     def _look(self, term: Any, values: Mapping[str, Mapping[Any, Tensor]]) -> None:
         """At what one loss compares, in the first step."""
         for side, own in values.items():
-            for tap, value in own.items():
+            for tap in term.taps(side):
+                if (value := own.get(tap)) is None:  # what goes through a source is read there
+                    continue
                 if value.numel():
                     self.measured.taps.append(_facts_of(term.name, side, str(tap), value.detach().float()))
                 if term.compares_logits and value.ndim == 2 and len(value):

@@ -43,8 +43,7 @@ def _quality(m: Measured) -> list[str]:
 def _losses(m: Measured) -> list[str]:
     lines = ['', 'Losses               value first -> last     weight  share of the gradient  cosine with the task']
     if m.task:
-        rest = 1 - sum(loss.share or 0.0 for loss in m.losses.values() if loss.learner == 'student')
-        told = f'{rest:.1%}' if any(loss.share is not None for loss in m.losses.values()) else ''
+        told = f'{m.task_share["student"]:.1%}' if 'student' in m.task_share else ''
         lines.append(f'  {"task":18} {m.task[0]:10.4g} -> {m.task[-1]:<10.4g} {"":6} {told:>15}')
     for name, loss in m.losses.items():
         values = f'{loss.values[0]:10.4g} -> {loss.values[-1]:<10.4g}' if loss.values else f'{"off":>10}    {"":10}'
