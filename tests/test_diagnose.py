@@ -76,7 +76,6 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 def wrong(name, folder):
     """A config, a checkpoint of the student, and options; the finding has the name."""
     kd = 'configs/kd_resnet.py'
-    teacher = 'mmkd_plugin::digits/resnet_teacher.py'
     if name == 'weight-too-large':
         return kd, None, {'model.losses.loss_kd.loss_weight': 1000.0}
     if name == 'weight-too-small':
@@ -95,18 +94,25 @@ def wrong(name, folder):
             "model = dict(teacher=dict(_delete_=True, checkpoint={0!r}, model=dict(type='ImageClassifier', "
             "data_preprocessor=dict(type='ClsDataPreprocessor', num_classes=10, mean=[0.0], std=[1.0], to_rgb=False), "
             "backbone=dict(type='ResNet_CIFAR', depth=18, in_channels=1, stem_channels=16, base_channels=16), "
-            "neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=10, in_channels=128))))\n"
+            "neck=dict(type='GlobalAveragePooling'), "
+            "head=dict(type='LinearClsHead', num_classes=10, in_channels=128))))\n"
         )
         return write(folder, body.format(str(TEACHER))), None, {}
     if name == 'dead-tap':
         path = changed_teacher(folder, switch_off)
-        losses = "model = dict(losses=dict(loss_kd=None, loss_at=dict(type='FitNetLoss', on='backbone.layer2.1.bn2')))\n"
+        losses = (
+            "model = dict(losses=dict(loss_kd=None, loss_at=dict(type='FitNetLoss', on='backbone.layer2.1.bn2')))\n"
+        )
         return write(folder, losses), None, {'model.teacher.checkpoint': str(path)}
     if name == 'class-order':
         return kd, None, {'model.teacher.checkpoint': str(changed_teacher(folder, exchange_classes))}
     if name == 'teacher-no-better':
         path = changed_teacher(folder, forget)
-        student = {'model.backbone.stem_channels': 16, 'model.backbone.base_channels': 16, 'model.head.in_channels': 128}
+        student = {
+            'model.backbone.stem_channels': 16,
+            'model.backbone.base_channels': 16,
+            'model.head.in_channels': 128,
+        }
         return kd, TEACHER, {'model.teacher.checkpoint': str(path), **student}
     if name == 'schedule-never-full':
         return kd, None, {'model.losses.loss_kd.schedule.warmup': 1000}
@@ -129,7 +135,8 @@ def wrong(name, folder):
 CASES = [
     'weight-too-large', 'weight-too-small', 'weight-zero', 'temperature-too-high', 'temperature-too-low',
     'teacher-untrained', 'teacher-normalisation', 'dead-tap', 'class-order', 'teacher-no-better', 'schedule-never-full',
-    'student-stands-still', 'learning-rate-too-large', 'data-bound', 'images-not-normalised', 'refused', 'scales-differ',
+    'student-stands-still', 'learning-rate-too-large', 'data-bound', 'images-not-normalised', 'refused',
+    'scales-differ',
 ]  # fmt: skip
 
 
@@ -151,7 +158,7 @@ def test_shipped_configs_have_no_findings(config):
     assert measured.steps == 6
     assert all(loss.share is not None for loss in measured.losses.values())
     if 'mutual' not in config:
-        assert measured.teachers['teacher'].metric > 95
+        assert (measured.teachers['teacher'].metric or 0) > 95
         assert set(measured.seconds) == {'data', 'student', 'teachers', 'losses', 'update'}
         shares = [measured.task_share['student'], *(loss.share for loss in measured.losses.values())]
         assert sum(shares) == pytest.approx(1, abs=1e-3)
@@ -165,7 +172,7 @@ def test_a_detector_without_findings():
         args.cfg_options = {'train_dataloader.batch_size': 2}
         measured = diagnose(args)
     assert not names(measured), text(measured)
-    assert measured.teachers['teacher'].metric > 50
+    assert (measured.teachers['teacher'].metric or 0) > 50
     assert measured.metric == 'pascal_voc/mAP'
 
 
@@ -197,7 +204,7 @@ def test_as_json():
 
 
 def test_a_plain_config_and_a_missing_checkpoint_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="trains a ImageClassifier, expected a distillation config"):
+    with pytest.raises(ValueError, match='trains a ImageClassifier, expected a distillation config'):
         look(config_path('digits/resnet_student.py'))
     with pytest.raises(FileNotFoundError, match='does not exist'):
         look(config_path('kd_resnet.py'), tmp_path / 'no.pth')

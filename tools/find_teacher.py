@@ -19,7 +19,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="the student's: plain or distilled, a path or package::path")
     parser.add_argument(
-        '--better-than', type=float, metavar='N', help="the student's metric in %%; default: as published for its network"
+        '--better-than',
+        type=float,
+        metavar='N',
+        help="the student's metric in %%; default: as published for its network",
     )
     parser.add_argument('--limit', type=int, default=10, metavar='N', help='candidates to show (default 10)')
     parser.add_argument('--json', action='store_true', help='for programs')

@@ -14,8 +14,9 @@ from ..distillation.shares import Share, gradient_shares
 from ..facts import Progress
 from ..hooks.diagnose import scale_of
 from ..teachers import Frozen
-from .measured import LossFacts, Measured, Softness, TapFacts
+from .measured import LossFacts, Measured, Softness
 from .teachers import look_at_teachers
+from .values import bytes_of, entropy, facts_of, optimizers_of
 
 
 class EnoughError(Exception):
@@ -58,7 +59,7 @@ class Probe(Hook):
         look_at_teachers(runner, self._model, self.measured, self._images)
         self._read_schedules(runner)
         distillation = self._model.distill
-        for name, source in distillation.sources.items():
+        for source in distillation.sources.values():
             if isinstance(source, Frozen) or source.model is not None:
                 source.read = self._timed(source.read, 'teachers')
         for term in distillation.terms:
@@ -133,22 +134,24 @@ class Probe(Hook):
         size = torch.stack([b.float().square().sum() for _, b in pairs]).sum().sqrt()
         measured = self.measured
         measured.moved = float(far / size.clamp_min(1e-12)) / measured.steps
-        groups = [group for optimizer in _optimizers(runner) for group in optimizer.param_groups]
+        groups = [group for optimizer in optimizers_of(runner) for group in optimizer.param_groups]
         now = max((float(group['lr']) for group in groups), default=0.0)
-        most = max((float(group.get(key, 0.0)) for group in groups for key in ('lr', 'initial_lr', 'max_lr')), default=0.0)
+        most = max(
+            (float(group.get(key, 0.0)) for group in groups for key in ('lr', 'initial_lr', 'max_lr')), default=0.0
+        )
         measured.rate = now, most
         measured.moved_most = measured.moved * (most / now if now else 1.0)
 
     def _memory(self, runner: Any) -> dict[str, int]:
         distillation = self._model.distill
         found = {
-            'student, weights': _bytes(self._own()),
-            'teachers, weights': sum(_bytes(s.model.parameters()) for s in distillation.sources.values()
+            'student, weights': bytes_of(self._own()),
+            'teachers, weights': sum(bytes_of(s.model.parameters()) for s in distillation.sources.values()
                                      if s.model is not None),
-            'losses, learnable parts': _bytes(distillation.losses.parameters()),
-            'losses, what they remember': _bytes(distillation.losses.buffers()),
-            'optimizer': sum(_bytes(v for v in state.values() if isinstance(v, Tensor))
-                             for optimizer in _optimizers(runner) for state in optimizer.state.values()),
+            'losses, learnable parts': bytes_of(distillation.losses.parameters()),
+            'losses, what they remember': bytes_of(distillation.losses.buffers()),
+            'optimizer': sum(bytes_of(v for v in state.values() if isinstance(v, Tensor))
+                             for optimizer in optimizers_of(runner) for state in optimizer.state.values()),
             'student, kept for the way back': sum(self._kept['student'].values()),
             'losses, kept for the way back': sum(self._kept['losses'].values()),
         }  # fmt: skip
@@ -219,17 +222,21 @@ class Probe(Hook):
                 if (value := own.get(tap)) is None:  # what goes through a source is read there
                     continue
                 if value.numel():
-                    self.measured.taps.append(_facts_of(term.name, side, str(tap), value.detach().float()))
+                    self.measured.taps.append(facts_of(term.name, side, str(tap), value.detach().float()))
                 if term.compares_logits and value.ndim == 2 and len(value):
                     temperature = float(getattr(term[0], 'temperature', 1.0) or 1.0)
                     frozen = isinstance(self._model.distill.sources.get(side), Frozen)
-                    softened, plain = (_entropy(value.float() / t) for t in (temperature, 1.0))
+                    softened, plain = (entropy(value.float() / t) for t in (temperature, 1.0))
                     self.measured.softness.append(Softness(term.name, side, frozen, temperature, softened, plain))
 
     def _listen(self, losses: Mapping[str, Any]) -> None:
         """To the losses of a step."""
         terms, measured = {term.name for term in self._model.distill.terms}, self.measured
-        own = {n: torch.stack([t.detach().mean().float() for t in tensors(v)]).sum() for n, v in losses.items() if 'loss' in n}
+        own = {
+            n: torch.stack([t.detach().mean().float() for t in tensors(v)]).sum()
+            for n, v in losses.items()
+            if 'loss' in n
+        }
         numbers = {name: float(value) for name, value in own.items()}
         measured.total.append(sum(numbers.values()))
         measured.task.append(sum(value for name, value in numbers.items() if name not in terms))
@@ -252,11 +259,11 @@ class Probe(Hook):
         planner, loop = self._model.distill.planner, runner.train_loop
         epochs, iterations = int(loop.max_epochs), int(loop.max_iters)
         each = max(iterations // max(epochs, 1), 1)
-        times = {Progress(e, e * each, epochs, iterations) for s in (s for _, s in planner.schedules if s.by_epoch)
-                 for t in s.turns | {s.begin + s.warmup} for e in (min(t, epochs - 1),)}  # fmt: skip
-        times |= {Progress(i // each, i, epochs, iterations) for s in (s for _, s in planner.schedules if not s.by_epoch)
-                  for t in s.turns | {s.begin + s.warmup} for i in (min(t, iterations - 1),)}  # fmt: skip
-        times |= {Progress(0, 0, epochs, iterations), Progress(epochs - 1, iterations - 1, epochs, iterations)}
+        times = {Progress(0, 0, epochs, iterations), Progress(epochs - 1, iterations - 1, epochs, iterations)}
+        for _, schedule in planner.schedules:
+            for t in schedule.turns | {schedule.begin + schedule.warmup}:
+                at = min(t * each, iterations - 1) if schedule.by_epoch else min(t, iterations - 1)
+                times.add(Progress(min(at // each, epochs - 1), at, epochs, iterations))
         terms = self._model.distill.terms
 
         def worth(at: Progress) -> tuple[float, ...]:
@@ -272,29 +279,3 @@ class Probe(Hook):
             self.measured.losses[term.name] = LossFacts(
                 term.kind, term.learner, bool(factor), begins, factor, most, getattr(term[0], 'loss_weight', None)
             )
-
-
-def _facts_of(loss: str, side: str, tap: str, value: Tensor) -> TapFacts:
-    channels = value.transpose(0, 1).flatten(1) if value.ndim > 1 else value[None]
-    rms = float(value.square().mean().sqrt())
-    dead = float((channels == 0).all(1).float().mean())
-    spread = channels.std(1, unbiased=False) if channels.shape[1] > 1 else torch.ones(len(channels))
-    constant = float((spread <= 1e-6 * max(rms, 1e-12)).float().mean())
-    return TapFacts(loss, side, tap, tuple(value.shape), rms, dead, constant)
-
-
-def _entropy(logits: Tensor) -> float:
-    """Mean over rows, divided by its highest."""
-    logs = logits.log_softmax(1)
-    entropy = -(logs.exp() * logs.nan_to_num(neginf=0.0)).sum(1).mean()
-    return float(entropy / torch.tensor(float(logits.shape[1])).log())
-
-
-def _optimizers(runner: Any) -> list[Any]:
-    wrapper = runner.optim_wrapper
-    wrappers = list(wrapper.values()) if isinstance(getattr(wrapper, 'optim_wrappers', None), dict) else [wrapper]
-    return [one.optimizer for one in wrappers]
-
-
-def _bytes(values: Any) -> int:
-    return sum(value.numel() * value.element_size() for value in values)

@@ -10,7 +10,8 @@ from .measured import Measured
 def plain(measured: Measured) -> dict[str, Any]:
     """All of it as JSON takes it."""
     findings = [
-        {'name': finding.name, 'seen': text, 'means': finding.means, 'do': finding.do} for finding, text in found(measured)
+        {'name': finding.name, 'seen': text, 'means': finding.means, 'do': finding.do}
+        for finding, text in found(measured)
     ]
     return {'findings': findings, **asdict(measured)}
 

@@ -18,7 +18,16 @@ from ..hooks import DistillHook, PeerEvalHook, TeacherEvalHook
 from .measured import Measured
 from .probe import EnoughError, Probe
 
-_REFUSALS = (ValueError, TypeError, RuntimeError, FileNotFoundError, KeyError, AttributeError, ImportError, AssertionError)
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    FileNotFoundError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    AssertionError,
+)
 
 
 def diagnose(args: argparse.Namespace) -> Measured:
@@ -42,8 +51,8 @@ def diagnose(args: argparse.Namespace) -> Measured:
         config = config_of_run(args)
         if str(getattr(config.model.get('type'), '__name__', config.model.get('type'))) != 'Distilled':
             raise ValueError(
-                f"config '{args.config}' trains a {config.model.get('type')}, expected a distillation config, whose model "
-                "has the type 'Distilled'"
+                f"config '{args.config}' trains a {config.model.get('type')}, expected a distillation config, whose "
+                "model has the type 'Distilled'"
             )
         if args.checkpoint and not os.path.isfile(os.path.expanduser(args.checkpoint)):
             raise FileNotFoundError(f"checkpoint '{args.checkpoint}' does not exist (looked at "

@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..hooks.teacher_check import check_paths, draw_samples
+from ..networks import network_of
 from ..randomness import keep_random_state
 from .measured import Measured, TeacherFacts
 
@@ -78,11 +79,14 @@ class _Evaluation:
         self._evaluator, self._batches = evaluator, batches
         self.metric, self.images = '', 0
 
-    def __call__(self, model: Any) -> tuple[float | None, list[Any]]:
-        """The metric in %, and the predictions."""
+    def __call__(self, model: Any, reverse: bool = False) -> tuple[float | None, list[Any]]:
+        """The metric in %, and the predictions; with the channels of the images reversed, if asked."""
         found: list[Any] = []
         for batch in self._batches:
-            outputs = model.val_step(copy.deepcopy(batch))
+            shown = copy.deepcopy(batch)
+            if reverse:
+                shown['inputs'] = [image.flip(0) for image in shown['inputs']]
+            outputs = model.val_step(shown)
             found += outputs
             self._evaluator.process(data_samples=outputs, data_batch=batch)
         self.images = len(found)
@@ -110,7 +114,9 @@ def _look_for_order(facts: TeacherFacts, outputs: Sequence[Any], measured: Measu
         return
     classes = measured.classes or 0
     if not classes or len(outputs) < 5 * classes:
-        text = f"whether {name}'s classes are in another order: that takes {5 * classes or 'more'} images (--val-images)"
+        text = (
+            f"whether {name}'s classes are in another order: that takes {5 * classes or 'more'} images (--val-images)"
+        )
         measured.untold.append(text)
         return
     facts.order_told = True
@@ -129,17 +135,17 @@ def _look_for_order(facts: TeacherFacts, outputs: Sequence[Any], measured: Measu
 
 def _look_for_input(facts: TeacherFacts, model: Any, evaluate: _Evaluation, pixels: tuple[Any, Any] | None) -> None:
     """Whether it does clearly better with another normalisation."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
     if not isinstance(getattr(preprocessor, 'mean', None), Tensor) or facts.metric is None:
         return
     tried = dict(INPUTS)
     if pixels is not None:
-        mean, std = ([round(float(v), 1) for v in values] for values in pixels)
-        tried[f"the validation images' own, mean={mean}, std={std}"] = mean, std
-    if len(preprocessor.mean) == 3:
-        own = preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
-        tried['its own in reversed order (RGB for BGR)'] = own[0][::-1], own[1][::-1]
+        own = [[round(float(v), 1) for v in values] for values in pixels]
+        tried[f"the validation images' own, mean={own[0]}, std={own[1]}"] = own[0], own[1]
     best: tuple[str, float] | None = None
+    if len(preprocessor.mean) == 3 and pixels is not None:
+        value, _ = evaluate(model, reverse=True)
+        best = ('channels in reversed order (RGB for BGR)', value) if value and value > facts.metric else None
     for name, (mean, std) in tried.items():
         if len(mean) not in (1, len(preprocessor.mean)):
             continue
@@ -173,12 +179,12 @@ def _pixels(batches: Sequence[Any]) -> tuple[Tensor, Tensor] | None:
 
 
 def _number_of_classes(model: Any) -> int | None:
-    from ..networks import network_of
-
     return network_of(model).num_classes()
 
 
 def _untrained(config: Any, name: str) -> bool:
     model = config.model
-    spec = model.get('teacher') if name == 'teacher' and model.get('teacher') else (model.get('teachers') or {}).get(name)
+    spec = (
+        model.get('teacher') if name == 'teacher' and model.get('teacher') else (model.get('teachers') or {}).get(name)
+    )
     return isinstance(spec, Mapping) and bool(spec.get('untrained'))

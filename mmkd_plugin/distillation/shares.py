@@ -32,7 +32,7 @@ class Share:
 
 
 def gradient_shares(model: Any, losses: Mapping[str, Any], scale: float = 1.0) -> list[Share]:
-    """Differentiate each loss by itself; costs a pass back through a learner for each of its losses, and one for its task.
+    """Differentiate each loss by itself: a pass back through a learner for each of its losses, and one for its task.
 
     Args:
         model: A distilled model.
@@ -55,7 +55,7 @@ def gradient_shares(model: Any, losses: Mapping[str, Any], scale: float = 1.0) -
             if not total.requires_grad:
                 continue
             own = torch.autograd.grad(total * scale, parameters, retain_graph=True, allow_unused=True)
-            gradients = [None if g is None else g.detach().float() / scale for g in own]
+            gradients: list[Tensor | None] = [None if g is None else g.detach().float() / scale for g in own]
             task = gradients if name == 'task' else task
             numbers = torch.stack([_dot(gradients, gradients), _dot(gradients, task) if task else total.new_zeros(())])
             found.append((name, total.detach(), numbers))

@@ -79,7 +79,7 @@ class DiagnoseHook(Hook):
 
 def scale_of(runner: Any) -> float:
     """The factor of its gradient scaler; 1 where there is none."""
-    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    scaler: Any = getattr(runner.optim_wrapper, 'loss_scaler', None)
     return float(scaler.get_scale()) if hasattr(scaler, 'get_scale') else 1.0
 
 

@@ -124,7 +124,7 @@ def _may_be_read(name: str, module: nn.Module) -> bool:
 def _places(network: Network, seen: dict[str, Any]) -> dict[Any, Place]:
     """Class scores first, then the last module of each resolution of the backbone, then levels of the neck."""
     found: dict[Any, Place] = {}
-    classes = network.num_classes()
+    classes = network.num_classes() or getattr(getattr(network.model, 'backbone', None), 'num_classes', None)
     if scores := _scores(network, seen, classes):
         found['scores', classes] = scores
     stages: dict[Any, Place] = {}
@@ -154,6 +154,6 @@ def _scores(network: Network, seen: dict[str, Any], classes: int | None) -> Plac
         module = network.model.get_submodule(tap.path)
         return Place(str(tap), (module.out_features,)) if isinstance(module, nn.Linear) else None
     for name, value in reversed(seen.items()):
-        if name.startswith('head.') and isinstance(value, Tensor) and value.shape[1:] == (classes,):
+        if name.startswith(('head.', 'backbone.')) and isinstance(value, Tensor) and value.shape[1:] == (classes,):
             return Place(name, (classes,))
     return None

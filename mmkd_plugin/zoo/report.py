@@ -79,7 +79,9 @@ def text(found: Search, limit: int) -> str:
         lines.append(f'  its layers are not known, because it did not run on shapes alone: {student.layers.problem}')
     if student.metric is None:
         lines.append('  Its metric is published nowhere: --better-than N leaves out what is no better than N %.')
-    looked = f'Looked through {sum(found.refused.values()) + len(found.candidates)} models of {", ".join(found.packages)}'
+    looked = (
+        f'Looked through {sum(found.refused.values()) + len(found.candidates)} models of {", ".join(found.packages)}'
+    )
     if not found.candidates:
         lines += [f'\n{looked}: none fits.', *_reasons(found), *_advice(found)]
         return '\n'.join(lines)
@@ -91,9 +93,9 @@ def text(found: Search, limit: int) -> str:
     lines += ['\nThe others:', *_reasons(found)]
     if any(one.too_far for one in found.candidates[:limit]):
         lines.append(
-            '\nWhere an assistant is advised, that is a rule of thumb and no measurement of this pair: a network of a size '
-            'in between\nfirst learns from the teacher, and then teaches (docs/methods/takd.md). Compare with the teacher '
-            'directly.'
+            '\nWhere an assistant is advised, that is a rule of thumb and no measurement of this pair: a network of a '
+            'size in between\nfirst learns from the teacher, and then teaches (docs/methods/takd.md). Compare with the '
+            'teacher directly.'
         )
     return '\n'.join(lines)
 
@@ -147,7 +149,7 @@ def _advice(found: Search) -> list[str]:
         ]
     if 'not better than the student' in found.refused and student.metric is not None:
         return [
-            f'Those of the same data and classes reach no more than {student.metric:.2f}: a teacher that is no better can '
-            'still help as one of several, or the student as its own (docs/methods/born_again.md).'
+            f'Those of the same data and classes reach no more than {student.metric:.2f}: a teacher that is no better '
+            'can still help as one of several, or the student as its own (docs/methods/born_again.md).'
         ]
     return ['Models of the same data know other classes: train one on yours, or use feature losses.']

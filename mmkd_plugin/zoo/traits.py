@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from ..teachers import plain_student
 
+_PARTS = ('type', 'backbone', 'neck', 'head', 'bbox_head', 'roi_head')
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -49,7 +50,9 @@ class Traits:
         task = 'Object Detection' if 'bbox_head' in model or 'roi_head' in model else ''
         task = task or ('Image Classification' if 'head' in model else '')
         sets = [data for name in _LOADERS for data in _data_sets((config.get(name) or {}).get('dataset'))]
-        names = next((tuple(meta['classes']) for data in sets if (meta := data.get('metainfo') or {}).get('classes')), ())
+        names = next(
+            (tuple(meta['classes']) for data in sets if (meta := data.get('metainfo') or {}).get('classes')), ()
+        )
         backbone = model.get('backbone')
         return cls(
             task=task,
@@ -57,7 +60,7 @@ class Traits:
             names=tuple(map(str, names)),
             classes=next(_numbers(model, 'num_classes', heads=True), None),
             backbone=_name(backbone.get('type')) if isinstance(backbone, Mapping) else '',
-            network=repr({key: _layers(model.get(key)) for key in ('type', 'backbone', 'neck', 'head', 'bbox_head', 'roi_head')}),
+            network=repr({key: _layers(model.get(key)) for key in _PARTS}),
             size=_size(config) if task == 'Image Classification' else None,
         )  # fmt: skip
 
@@ -86,7 +89,7 @@ def _numbers(model: Any, key: str, heads: bool = False) -> Iterator[int]:
             yield from _numbers(one, key)
     elif isinstance(model, Mapping):
         if heads:
-            for name in ('roi_head', 'bbox_head', 'head'):
+            for name in ('roi_head', 'bbox_head', 'head', 'backbone'):  # the classifier of VGG lies in its backbone
                 yield from _numbers(model.get(name), key)
             return
         if isinstance(model.get(key), int):

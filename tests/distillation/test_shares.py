@@ -16,7 +16,9 @@ BOTH = {**KD, 'loss_at': {'type': 'ATLoss', 'on': 'backbone.layer3', 'loss_weigh
 
 def distilled(losses, **more):
     torch.manual_seed(0)
-    return distill(build(student_cfg()), copy.deepcopy(losses), teacher=trained_like(build(student_cfg(), seed=7)), **more)
+    return distill(
+        build(student_cfg()), copy.deepcopy(losses), teacher=trained_like(build(student_cfg(), seed=7)), **more
+    )
 
 
 def naive(losses, task_weight):
@@ -26,7 +28,11 @@ def naive(losses, task_weight):
     found = model(**batch(), mode='loss')
     total = sum(value for name, value in found.items() if 'loss' in name and value.requires_grad)
     total.backward()
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for n, p in model.named_parameters() if 'distill.' not in n]
+    grads = [
+        p.grad if p.grad is not None else torch.zeros_like(p)
+        for n, p in model.named_parameters()
+        if 'distill.' not in n
+    ]
     return torch.cat([g.flatten() for g in grads])
 
 

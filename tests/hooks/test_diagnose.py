@@ -69,7 +69,8 @@ values = tiny_options(1, **{'val_cfg': None, 'val_dataloader': None, 'val_evalua
                             'custom_hooks.0.type': 'DiagnoseHook', 'custom_hooks.0.interval': 1,
                             'custom_hooks.1.type': 'DistillHook', 'log_level': 'INFO'})
 values['default_hooks.logger.interval'] = 1
-run_train(parse('train.py', 'configs/dkd_resnet.py', '--work-dir', sys.argv[1], '--launcher', 'pytorch', *options(values)))
+given = ['configs/dkd_resnet.py', '--work-dir', sys.argv[1], '--launcher', 'pytorch', *options(values)]
+run_train(parse('train.py', *given))
 """
 
 
