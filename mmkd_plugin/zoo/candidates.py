@@ -18,8 +18,9 @@ from .metafiles import METRICS, Published, installed, published
 from .traits import Traits
 
 #: A rule of thumb: beyond one of these, consider an assistant in between. The first is a ratio of parameters, the
-#: second points of the metric. TAKD (arXiv 1902.03393) shows that a gap can be too large, and has no such numbers: these are
-#: ours, above the pairs that gained directly (16 times on digits); an assistant need not pay (docs/methods/takd.md).
+#: second points of the metric. TAKD (arXiv 1902.03393) shows that a gap can be too large, and has no such numbers:
+#: these are ours, above the pairs that gained directly (16 times on digits). An assistant need not pay either, see
+#: docs/methods/takd.md.
 RATIO, POINTS = 20.0, 15.0
 
 
