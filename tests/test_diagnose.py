@@ -222,3 +222,17 @@ def test_the_trouble_page_has_the_list():
 def test_wrong_arguments(argv):
     with pytest.raises(SystemExit):
         parse('diagnose.py', *argv)
+
+
+def test_of_several_teachers_the_wrong_one_is_named(tmp_path):
+    body = (
+        "teacher = 'mmkd_plugin::digits/resnet_teacher.py'\n"
+        'model = dict(teacher=None, teachers=dict(right=dict(config=teacher), '
+        f'other=dict(config=teacher, checkpoint={str(changed_teacher(tmp_path, exchange_classes))!r})), '
+        "losses=dict(loss_kd=dict(teacher='right'), loss_b=dict(type='KDLoss', on='head.fc', teacher='other')))\n"
+    )
+    measured = look(write(tmp_path, body))
+    assert set(measured.teachers) == {'right', 'other'}
+    seen = {finding.name: text for finding, text in found(measured)}
+    assert "'other'" in seen['class-order']
+    assert "'right'" not in ' '.join(seen.values())
