@@ -87,6 +87,14 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
     return file
 
 
+def config_of_run(args: argparse.Namespace) -> Config:
+    """The config of a run as `tools/train.py` makes it of its arguments, with everything that it builds imported."""
+    config = _read_config(args)
+    _add_hooks(config)
+    _import_models(config)
+    return config
+
+
 def _drop_teacher_evaluation(config: Config) -> None:
     """For runs without validation data or without a teacher."""
     hooks, dropped = (

@@ -90,6 +90,9 @@ class Distillation(nn.Module):
         #: RoIs are their rows. They are read in every step, also where no loss that is on asks for them.
         self.observe_taught: dict[str, dict[Tap, BoxBranch | None]] = {}
         self.observed_taught: dict[str, dict[Tap, Tensor]] = {}
+        #: Who is shown the losses of each step, by name and with their graph, before they are added up. A copy of the
+        #: model takes them along, so that whoever listens should be here for a step, and not for a run.
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.phase_log = PhaseLog()

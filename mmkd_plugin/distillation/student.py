@@ -42,6 +42,8 @@ class DistilledMixin:
 
         Where learners take turns, the last one logs what all of them gave.
         """
+        for listener in self.distill.listeners:
+            listener(losses)
         total, logged = super().parse_losses(losses)  # type: ignore[misc]
         if isinstance(total, Tensor):
             total.distilled_part = DistilledPart(losses, self.distill)  # type: ignore[attr-defined]
