@@ -146,7 +146,7 @@ class TopK(Form):
             raise ValueError(
                 f'keep={keep} given, and no temperature at which the store is read: name temperatures=[...]'
             )
-        self.keep = keep
+        self._count = self.keep = keep
 
     @property
     def layout(self) -> np.dtype[Any]:
@@ -159,7 +159,7 @@ class TopK(Form):
     def encode(self, value: Tensor) -> np.ndarray[Any, Any]:
         """Records (N,) of values (N, C)."""
         value = value.double()
-        kept, classes = value.topk(self.keep, dim=1)
+        kept, classes = value.topk(self._count, dim=1)
         others = value.scatter(1, classes, -torch.inf)
         top = kept[:, 0]
         rest = torch.stack([((others - top[:, None]) / t).logsumexp(1) for t in self.temperatures], 1)
@@ -177,7 +177,7 @@ class TopK(Form):
                 f'{list(self.temperatures)}, and is read at {temperature}'
             )
         classes, place = self.shape[0], self.temperatures.index(temperature)
-        others = temperature * (records['rest'][:, place] - np.log(classes - self.keep))
+        others = temperature * (records['rest'][:, place] - np.log(classes - self._count))
         values = np.repeat(others[:, None].astype(np.float32), classes, axis=1)
         np.put_along_axis(values, records['classes'].astype(np.int64), records['below'].astype(np.float32), axis=1)
         return torch.from_numpy(values + records['top'][:, None])

@@ -117,7 +117,7 @@ class Records:
     def _sums(self, view: int, indices: Array, records: Array) -> Array:
         keys = np.stack([np.full(len(indices), view), indices], axis=1).astype('<u8')
         rows = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), -1)
-        sums = [zlib.crc32(row, zlib.crc32(key)) for row, key in zip(rows, keys, strict=True)]
+        sums = [zlib.crc32(row.data, zlib.crc32(key.data)) for row, key in zip(rows, keys, strict=True)]
         return np.array([total or 1 for total in sums], '<u4')  # 0 says that nothing was written
 
     def _put(self, view: int, which: int, indices: Array, values: Array) -> None:
