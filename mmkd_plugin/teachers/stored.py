@@ -67,6 +67,7 @@ class Stored(Frozen):
         self._of_logits: dict[Tap, bool] = {}
         self._temperatures: dict[Tap, float] = {}
         self._surroundings: Surroundings | None = None
+        self._identity: dict[str, Any] = {}
         #: What is on the disk; None until somebody told of the data, and it was opened or begun.
         self.records: Records | None = None
 
@@ -148,9 +149,10 @@ class Stored(Frozen):
         """
         if self._loaded or self.records or self._surroundings is None:  # None: who only looks at it
             return super().load()
+        self._identity = self._identify()  # before anything is folded
         header = Header.of(self.options.path)
         if header is not None:
-            header.check(self._identity(), self.options.path)
+            header.check(self._identity, self.options.path)
             self._use(header)
         complete = self.records is not None and self.records.complete(self._surroundings.views)
         if not all(all_gather_object(complete)) or self.weights_wanted:
@@ -245,7 +247,7 @@ class Stored(Frozen):
         last = str(tap) in header.about['channels_last']
         return value.contiguous(memory_format=torch.channels_last) if last else value
 
-    def _identity(self) -> dict[str, Any]:
+    def _identify(self) -> dict[str, Any]:
         """What the records depend on."""
         assert self._surroundings is not None
         spec = self._spec
@@ -307,7 +309,7 @@ class Stored(Frozen):
         with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
             values = self._run(self._shown(images.to(like), None), self.taps, {})
         header = Header(
-            self._identity(),
+            self._identity,
             self._surroundings.data['entries'],
             self._surroundings.images,
             {str(tap): self._form(tap, value) for tap, value in values.items()},
