@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.openmmlab
 BY_SAMPLE = [{'type': 'EpochSeedHook'}, {'type': 'DistillHook'}]
 
 
-def config(folder: Path, store: dict | None, epochs: int = 4, config: str = 'digits/kd_ls_resnet.py', **more):
+def config(folder: Path, store: dict | None, epochs: int = 4, config: str = 'digits/kd_ls_resnet.py', **more: Any):
     """Of four epochs that show two views; without a store, the same views by a live teacher."""
     cfg = digits_cfg(folder, epochs, config, **more)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -86,7 +87,7 @@ def test_a_broken_promise_is_found(runs):
 def test_another_seed_reads_the_same_store(runs):
     folder, live, *_ = runs
     with mock.patch.object(Stored, 'wake', side_effect=AssertionError('loaded')):
-        other = train(config(folder / 'seed', {}, **{'randomness.seed': 9}))
+        other = train(config(folder / 'seed', {}, **dict[str, Any]({'randomness.seed': 9})))
     with pytest.raises(AssertionError):
         same(other, live)
 

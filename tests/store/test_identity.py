@@ -54,7 +54,7 @@ class Thing:
 
 def test_anything_is_described():
     thing = Thing(
-        small=np.float32([1, 2]), large=np.zeros(100), inner=Thing(a=(1, 'x')), many={3, 1}, call=len, no=object()
+        small=np.array([1.0, 2.0]), large=np.zeros(100), inner=Thing(a=(1, 'x')), many={3, 1}, call=len, no=object()
     )
     told = describe(thing)
     assert told['small'] == [1.0, 2.0]
@@ -64,7 +64,7 @@ def test_anything_is_described():
     assert told['call'] == 'builtins.len'
     assert told['no'] == '<object object>'
     endless = Thing()
-    endless.self = endless
+    endless.__dict__['again'] = endless
     assert 'Thing' in str(describe(endless))
     assert describe(functools.partial(len)) == describe(functools.partial(len))
 

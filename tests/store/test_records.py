@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkd_plugin.store import Header, Records, Whole
-from mmkd_plugin.store import records as module
 from mmkd_plugin.store.records import size
 
 
@@ -125,7 +124,7 @@ def test_the_room_is_looked_at_before(tmp_path, monkeypatch):
     records = make(tmp_path)
     assert records.check_room(3) == '44 bytes for a sample and view, 50 samples x 3 views: 6.6 kB'
     records.write(0, np.arange(50), content(records, 0, np.arange(50)))
-    monkeypatch.setattr(module.shutil, 'disk_usage', lambda path: SimpleNamespace(free=4500))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=4500))
     records.check_room(3)  # 2.2 kB are there
     with pytest.raises(OSError, match=r'needs 44 bytes .* 8\.8 kB, of which 2\.2 kB are there, .* has 4\.5 kB left'):
         records.check_room(4)
