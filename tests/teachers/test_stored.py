@@ -14,6 +14,7 @@ from mmkd_plugin.teachers import Frozen, Stored, build_source
 from mmkd_plugin.teachers.network_spec import untrained
 from mmkd_plugin.teachers.stored import Surroundings
 from tests.conftest import DKD, KD, batch, build, student_cfg, trained_like
+from tests.detection import LOGITS, detector, faster_rcnn_cfg
 
 pytestmark = pytest.mark.openmmlab
 FC = Tap('head.fc')
@@ -296,3 +297,12 @@ def test_two_runs_begin_one_store(tmp_path):
     header = Header.of(tmp_path)
     assert header is not None
     assert Records(tmp_path, header).written(0).sum() == 4
+
+
+def test_rois_are_refused_and_maps_of_detectors_are_not(tmp_path):
+    model = {'model': detector(faster_rcnn_cfg(), seed=1), 'store': {'path': str(tmp_path), 'views': 2}}
+    kd = {'loss_kd': {'type': 'KDLoss', 'on': LOGITS}}
+    with pytest.raises(ValueError, match='scores RoIs, which the student samples anew in each step'):
+        distill(detector(faster_rcnn_cfg()), kd, teacher=model)
+    model['model'] = detector(faster_rcnn_cfg(), seed=1)
+    distill(detector(faster_rcnn_cfg()), {'loss_map': {'type': 'FitNetLoss', 'on': 'neck[3]'}}, teacher=model)
