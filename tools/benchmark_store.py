@@ -108,7 +108,7 @@ def kills(args: argparse.Namespace, folder: Path) -> None:
         for part in range(2):
             if (pid := os.fork()) == 0:
                 try:
-                    records, own = Records(path, header), np.random.default_rng([part, random.integers(10**6)])
+                    records, own = Records(path, header), np.random.default_rng([part, int(random.integers(10**6))])
                     while True:
                         indices = np.sort(own.permutation(entries)[:64])
                         records.write(0, indices, content(indices))
@@ -135,7 +135,7 @@ def make_images(folder: Path, count: int) -> None:
     random = np.random.default_rng(0)
     for number in range(count):
         small = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        image = cv2.resize(small, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        image: Any = np.asarray(cv2.resize(small, (500, 375), interpolation=cv2.INTER_CUBIC), np.int16)
         image += random.normal(0, 12, image.shape).astype(np.int16)
         path = folder / f'{number % 10}' / f'{number:04d}.jpg'
         path.parent.mkdir(parents=True, exist_ok=True)
