@@ -57,6 +57,8 @@ class Distillation(nn.Module):
         super().__init__()
         check_input_shape(input_shape)
         self.start = None if start is None else Start(start, student, sources)
+        if self.start:
+            sources[self.start.teacher].weights_wanted = True
         peers = {name: source for name, source in sources.items() if source.learns}
         losses = check_losses(losses, may_be_empty=start is not None)
         entries = for_each_learner(losses, [name for name, peer in peers.items() if peer.apart])

@@ -169,6 +169,14 @@ class DistillLoss(nn.Module):
         """
         return None
 
+    def top_k_temperature(self) -> float | None:
+        """The temperature at whose softmax alone it reads the teacher's class scores; None: it reads more of them.
+
+        Where it is told, a knowledge store that keeps the largest scores only may teach it, see
+        :class:`mmkd_plugin.store.TopK`.
+        """
+        return None
+
     def check_resumed(self, state: Mapping[str, Tensor]) -> None:
         """See that a run can go on with what a checkpoint holds of this loss, before it is loaded; nothing by default.
 

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +34,7 @@ class Frozen(NetworkSource):
         ValueError: If teacher and student share modules, or their preprocessing cannot be matched.
     """
 
-    keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'untrained', 'optimize')
+    keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'untrained', 'optimize', 'store')
 
     def __init__(self, spec: TeacherSpec, student: nn.Module) -> None:
         super().__init__(spec.name, spec.model, student)
@@ -43,7 +43,9 @@ class Frozen(NetworkSource):
 
     @classmethod
     def from_spec(cls, spec: Any, name: str, student: nn.Module) -> 'Frozen':
-        """From all that :func:`build_teacher` takes."""
+        """From all that :func:`build_teacher` takes; with ``store``, a :class:`Stored` one."""
+        if isinstance(spec, Mapping) and 'store' in spec:
+            return SOURCES.module_dict['Stored'].from_spec(spec, name, student)
         return cls(build_teacher(spec, name, student), student)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Frozen':
@@ -58,6 +60,14 @@ class Frozen(NetworkSource):
     def partial(self) -> bool:
         """Whether its checkpoint may lack some of its weights."""
         return bool(self._spec.allow_missing)
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it answers without its weights, which were not loaded."""
+        return False
+
+    def wake(self) -> None:
+        """Have the weights, where it could do without."""
 
     @property
     def sees_the_same(self) -> bool:

@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class TeacherSpec:
         trust_pickle: Load pickled Python objects from the checkpoint.
         classes: What it was trained to tell apart, as its checkpoint says; known once that is read.
         built: Whether it was given as a built module, weights and all.
+        architecture: The model dictionary that it was built from, resolved; empty for a built module.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TeacherSpec:
     trust_pickle: bool = False
     classes: tuple[str, ...] | None = None
     built: bool = False
+    architecture: dict[str, Any] = field(default_factory=dict)
 
     def load_weights(self) -> None:
         """Load the checkpoint into the network; every key must match.
@@ -107,7 +109,7 @@ def untrained(spec: Any) -> Any:
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         return spec
-    plain = {key: value for key, value in spec.items() if key != 'checkpoint'}
+    plain = {key: value for key, value in spec.items() if key not in ('checkpoint', 'store')}
     if plain.get('type', 'Frozen') not in ('Frozen', 'Route'):
         return plain
     for key in ('type', 'anchors', 'switch', 'by_epoch'):
@@ -164,11 +166,14 @@ def build_teacher(
                 f"{name} has no weights: add checkpoint='path/to/teacher.pth'. (For a teacher of "
                 'random weights, as in some ablations, say untrained=True.)'
             )
+    architecture = {} if built else dict(model)
     if not built:
         # the weights of one that is trained come from a file; those of others must differ from each other
         with keep_random_state() if trained else nullcontext():
             model = MODELS.build(model)
-    return TeacherSpec(name, model, None if checkpoint is None else str(checkpoint), built=built, **options)
+    return TeacherSpec(
+        name, model, None if checkpoint is None else str(checkpoint), built=built, architecture=architecture, **options
+    )
 
 
 def _check_keys(spec: Mapping[str, Any], name: str, known: tuple[str, ...]) -> None:

@@ -46,6 +46,8 @@ class Source:
     kept: nn.Module | None = None
     #: Another text for other weights; empty where it has none that were trained before.
     fingerprint: str = ''
+    #: Whether somebody reads its weights besides what it says: it has to load them.
+    weights_wanted: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -83,6 +85,18 @@ class Source:
     def apart(self) -> bool:
         """Of one that learns, whether its losses reach only itself: it goes on from nothing of the student's pass."""
         return not self.asks_student(())
+
+    def read_by(self, who: str, taps: Iterable[Tap], loss: Any) -> None:
+        """Hear which loss will read what, when the model is built and before :meth:`probe`.
+
+        Args:
+            who: What the loss is called in errors.
+            taps: Where it reads this source.
+            loss: The :class:`~mmkd_plugin.losses.DistillLoss`.
+
+        Raises:
+            ValueError: If it cannot be taught by this source.
+        """
 
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """Example values when the model is built: to learn shapes, and to find mistakes; here, what it would read.
@@ -197,6 +211,12 @@ def build_source(spec: Any, name: str, student: nn.Module) -> Source:
             + (f' (did you mean {near[0]}?)' if near else '')
             + f'. Known: {", ".join(known)}. The network of a frozen one goes into model=dict(type=...), with its '
             'checkpoint beside that'
+        )
+    if 'store' in arguments and 'store' not in source.keys:
+        raise ValueError(
+            f'{name} ({source.__name__}) has a store, and only what a frozen teacher says of a view stays true: drop '
+            'store, or '
+            'teach by a frozen teacher, dict(config=..., checkpoint=..., store=...)'
         )
     if unknown := [key for key in arguments if key not in source.keys]:
         near = difflib.get_close_matches(str(unknown[0]), source.keys, n=2)
