@@ -177,7 +177,7 @@ class Distillation(nn.Module):
             self._compared_with_resumed = True
             compare_with_resumed(self)
         batch = Batch(images, data_samples, self.sizes.of(images, data_samples), plan.progress)
-        for name, taps in self._wanted(plan.due).items():
+        for name, taps in self._wanted(plan.due, self.observe_taught).items():
             self.sources[name].begin(batch, taps)
         trains = torch.is_grad_enabled()
         watching: Any = nullcontext({})
@@ -248,11 +248,10 @@ class Distillation(nn.Module):
         return losses
 
     def _wanted(
-        self, terms: Sequence[Term], observed: Mapping[str, Mapping[Tap, BoxBranch | None]] | None = None
+        self, terms: Sequence[Term], observed: Mapping[str, dict[Tap, BoxBranch | None]]
     ) -> dict[str, dict[Tap, BoxBranch | None]]:
         """By source, what is read of it."""
-        observed = self.observe_taught if observed is None else observed
-        return {name: self.routes.wanted(name, terms) | dict(observed.get(name, {})) for name in self.sources}
+        return {name: self.routes.wanted(name, terms) | observed.get(name, {}) for name in self.sources}
 
     def _leave_out(
         self,

@@ -13,11 +13,11 @@ from torch import nn
 class CompiledParts:
     """Forwards of the largest modules without a tap inside, compiled by torch.
 
-    A tap on such a module reads it through a hook, and hooks run outside of its ``forward``: so taps, writing and ending
-    a pass stay what they are, and nothing has to be compiled anew for other taps.
+    A tap on such a module reads it through a hook, and hooks run outside of its ``forward``: so taps, writing, and
+    ending a pass, stay what they are, and nothing has to be compiled anew for other taps.
 
     A part is compiled when it first runs, and for further shapes as torch decides: once more with sizes that vary, and
-    at most ``torch._dynamo.config.recompile_limit`` (8) times; after that, torch runs new shapes uncompiled and says so.
+    at most ``torch._dynamo.config.recompile_limit`` (8) times; then torch runs new shapes uncompiled and says so.
     Where anything of this fails, all parts run as they were, and a warning says so once.
 
     Args:

@@ -121,7 +121,10 @@ class Frozen(NetworkSource):
             if self.taps and usable(precision, self.name, like.device):
                 expected = self._tried(images)
                 self.model = self._own_copy()
-                self._weights = LowWeights(self.model, precision.dtype, {b.rois.path for b in self.branches})
+                whole = [branch.rois.path for branch in self.branches]
+                # scores have a constant part, of which rounding leaves steps; a linear layer costs next to nothing
+                whole += [t.path for t in self.taps if isinstance(self.model.get_submodule(t.path), nn.Linear)]
+                self._weights = LowWeights(self.model, precision.dtype, whole)
                 self._dtype = precision.dtype
                 precision.check(self.name, expected, self._tried(images), self.face.classifier())
         if self.taps and self._spec.compile:
@@ -144,7 +147,7 @@ class Frozen(NetworkSource):
 
     @contextmanager
     def as_a_whole(self) -> Iterator[None]:
-        """Inside the block its network can be run in another way than to teach: in float32, with its weights as rounded.
+        """Inside the block its network can be run in other ways than to teach: in float32, weights as rounded.
 
         Box decoding and NMS of detectors are not made for less, and nothing of them is taught.
         """
@@ -169,17 +172,18 @@ class Frozen(NetworkSource):
         """
         if self._spec.precision is not None and self._spec.precision.dtype == torch.float16:
             raise ValueError(
-                f"{self.name} has precision='fp16', in which gradients that go through it underflow: use 'bf16' or 'fp32'"
+                f"{self.name} has precision='fp16', in which gradients that go through it underflow: "
+                "use 'bf16' or 'fp32'"
             )
         return super().read_through(batch, taps, written)
 
     def begin(self, batch: Batch, taps: Wanted) -> None:
-        """With ``stream=True``, begin the pass beside the student's on a GPU, if all that is read needs only the images."""
+        """With ``stream=True``, begin the pass beside the student's on a GPU, if that needs only the images."""
         self._begun = None
         images = batch.images
         if self._spec.stream and taps and images.is_cuda and not any(taps.values()):
             if self._stream is None or self._stream.device != images.device:
-                self._stream = torch.cuda.Stream(images.device)
+                self._stream = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
             self._begun = Begun(lambda: super(Frozen, self).read(batch, taps), images, self._stream)
 
     def read(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:

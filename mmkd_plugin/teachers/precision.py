@@ -57,7 +57,8 @@ class Precision:
         if not isinstance(kind, str) or kind not in _DTYPES or not options.keys() <= {'tolerance'}:
             near = difflib.get_close_matches(str(kind), _DTYPES, n=1)
             raise ValueError(
-                f'{name}: precision={given!r} given, expected {_EXAMPLE}' + (f' (is {near[0]!r} meant?)' if near else '')
+                f'{name}: precision={given!r} given, expected {_EXAMPLE}'
+                + (f' (is {near[0]!r} meant?)' if near else '')
             )
         if kind == 'fp32' and options:
             raise ValueError(f"{name}: precision={given!r} given, and 'fp32' loses nothing: drop tolerance")
@@ -78,7 +79,7 @@ class Precision:
         """
         lost = {tap: lost_of_spread(got[tap], expected[tap]) for tap in expected}
         told = ', '.join(f'{tap} {100 * part:.2g} %' for tap, part in lost.items())
-        if logits in expected and expected[logits].ndim == 2:
+        if logits is not None and logits in expected and expected[logits].ndim == 2:
             told += f'; KL {_kl(got[logits], expected[logits]):.2g} nats at {logits}'
         kind = next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
         print_log(f'{name}: computes in {kind}, and loses of the spread of its values: {told}', 'current')
@@ -88,7 +89,7 @@ class Precision:
             raise ValueError(
                 f"{name}: in {kind} '{worst}' loses {100 * lost[worst]:.3g} % of the spread of its values, and at most "
                 f"{100 * self.tolerance:.3g} % are allowed. Say precision='fp32'"
-                + (f", or precision={asked} to allow it" if asked else '')
+                + (f', or precision={asked} to allow it' if asked else '')
             )
 
 
@@ -117,8 +118,8 @@ def lost_of_spread(got: Tensor, expected: Tensor) -> float:
 
 def _kl(got: Tensor, expected: Tensor) -> float:
     """From what is expected to what was got, temperature 1, mean over rows."""
-    logs = [value.double().log_softmax(1) for value in (got, expected)]
-    return float(F.kl_div(*logs, reduction='batchmean', log_target=True))
+    given, target = (value.double().log_softmax(1) for value in (got, expected))
+    return float(F.kl_div(given, target, reduction='batchmean', log_target=True))
 
 
 def _rounded_up(part: float) -> float:
@@ -161,10 +162,12 @@ def usable(precision: Precision, name: str, device: torch.device) -> bool:
     """Whether to compute in it; says so where it would be slower than float32."""
     if not precision.is_low or computes_fast(precision.dtype, device):
         return precision.is_low
-    where = f' (/proc/cpuinfo lists none of {", ".join(sorted(_UNITS[precision.dtype]))})' if device.type == 'cpu' else ''
+    where = (
+        f' (/proc/cpuinfo lists none of {", ".join(sorted(_UNITS[precision.dtype]))})' if device.type == 'cpu' else ''
+    )
     print_log(
-        f'{name}: this {device.type.upper()} has no units for {precision.dtype}{where}, so that it would be slower than '
-        'float32: float32 is used',
+        f'{name}: this {device.type.upper()} has no units for {precision.dtype}{where}, so that it would be slower '
+        'than float32: float32 is used',
         'current',
         logging.WARNING,
     )
@@ -189,18 +192,19 @@ class LowWeights:
         model: In float32; changed in place.
         dtype: bfloat16 or float16.
         whole: Paths of modules that compute in float32, whatever their inputs: mmdet's RoI extractors cast RoIs to what
-            the feature maps are in. So do mmcv's compiled operations, which know no bfloat16 on a CPU.
+            the feature maps are in; classifiers whose scores are read. So do mmcv's compiled operations, which know no
+            bfloat16 on a CPU.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, whole: Collection[str] = ()) -> None:
         modules = dict(model.named_modules())
-        apart = {path for path, m in modules.items() if path in whole or _is_compiled_op(m) or _casts_by_itself(m)}
-        for path in apart:
-            if not _casts_by_itself(modules[path]):
-                modules[path].forward = full_precision(modules[path].forward)
-        inside = tuple(f'{path}.' for path in apart)
+        full = {path for path, module in modules.items() if path in whole or _is_compiled_op(module)}
+        for path in full:
+            modules[path].forward = full_precision(modules[path].forward)
+        full |= {path for path, module in modules.items() if _casts_by_itself(module)}
+        inside = tuple(f'{path}.' for path in full)
         self._dtype = dtype
-        self._layers = [m for path, m in modules.items() if _is_plain(m) and not path.startswith(inside)]
+        self._layers = [m for path, m in modules.items() if _is_plain(m) and not f'{path}.'.startswith(inside)]
         self._cast(dtype)
 
     def _cast(self, dtype: torch.dtype) -> None:

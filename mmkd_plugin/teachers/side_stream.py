@@ -32,7 +32,8 @@ class Begun:
         """
         if self.images._version != self._version:
             raise RuntimeError(
-                f"{name}: the student changed the images in place while the teacher's stream read them: say stream=False"
+                f"{name}: the student changed the images in place while the teacher's stream read them: "
+                'say stream=False'
             )
         current = torch.cuda.current_stream(self.images.device)
         current.wait_stream(self._stream)
