@@ -183,7 +183,9 @@ class Distillation(nn.Module):
         if not self._compared_with_resumed and plan.progress.epochs is not None:
             self._compared_with_resumed = True
             compare_with_resumed(self)
-        batch = Batch(images, data_samples, None, plan.progress)
+        batch = Batch(images, data_samples, self.sizes.of(images, data_samples), plan.progress)
+        for name, taps in self._wanted(plan.due, self.observe_taught).items():
+            self.sources[name].begin(batch, taps)
         trains = torch.is_grad_enabled()
         watching: Any = nullcontext({})
         if trains and not plan.is_plain:
@@ -216,7 +218,6 @@ class Distillation(nn.Module):
             own = dict(run_student())
         if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
-        batch.sizes = self.sizes.of(batch.images, batch.data_samples)
         batch.regions = self.regions = read_regions(recorded, branches, len(batch.images))
         batch.assigned = {head: _labels(recorded.all_of(tap)) for head, tap in self._assigned.items()}
         seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
@@ -239,7 +240,7 @@ class Distillation(nn.Module):
             name: {tap: rows for tap, rows in taps.items() if rows is None or rows in batch.regions}
             for name, taps in self.observe_taught.items()
         }
-        wanted = {name: self.routes.wanted(name, active) | observed.get(name, {}) for name in self.sources}
+        wanted = self._wanted(active, observed)
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
         self.observed_taught = {name: {tap: taught[name][tap] for tap in taps} for name, taps in observed.items()}
         losses = {}
@@ -252,6 +253,12 @@ class Distillation(nn.Module):
                 raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')
             losses[term.name] = scaled(term.name, value, plan.factors[term.name])
         return losses
+
+    def _wanted(
+        self, terms: Sequence[Term], observed: Mapping[str, dict[Tap, BoxBranch | None]]
+    ) -> dict[str, dict[Tap, BoxBranch | None]]:
+        """By source, what is read of it."""
+        return {name: self.routes.wanted(name, terms) | observed.get(name, {}) for name in self.sources}
 
     def _leave_out(
         self,

@@ -84,7 +84,7 @@ class TeacherEvalHook(DistillHook):
                 continue
             for called in teacher.each():
                 self._compare_classes(runner, called, teacher.classes, classes, model.distill.terms)
-                with torch.no_grad(), keep_random_state():
+                with torch.no_grad(), keep_random_state(), teacher.as_a_whole():
                     for batch in loop.dataloader:
                         outputs = teacher.model.val_step(batch)
                         loop.evaluator.process(data_samples=outputs, data_batch=batch)

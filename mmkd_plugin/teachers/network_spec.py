@@ -18,12 +18,15 @@ from ..files.configs import read_config
 from ..files.fitting import Rule, load_exactly
 from ..options import check_bool
 from ..randomness import keep_random_state
+from .precision import Precision
 
 #: What says which network a source has, and where its weights are.
 NETWORK_KEYS = (
     'config', 'model', 'checkpoint', 'allow_missing', 'allow_unexpected', 'revise_keys', 'state_key', 'trust_pickle',
 )  # fmt: skip
-_KEYS = (*NETWORK_KEYS, 'untrained', 'optimize')
+#: How a frozen one is run.
+RUNNING_KEYS = ('optimize', 'precision', 'compile', 'stream')
+_KEYS = (*NETWORK_KEYS, 'untrained', *RUNNING_KEYS)
 _WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl', '.tar', '.onnx')
 #: What `Distilled` adds to a student's model dict.
 DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape', 'start')
@@ -44,6 +47,9 @@ class TeacherSpec:
         model: The network; weights still random unless ``checkpoint`` is None.
         checkpoint: Path or address of its weights; None when it needs none.
         optimize: Fold batch norms and use channels_last.
+        precision: What it computes in; None for what the student's batch is in, and its autocast.
+        compile: Compile what nobody looks into.
+        stream: Where a GPU is used, begin its pass beside the student's, if it needs only the images.
         allow_missing: Prefixes of keys that the checkpoint may lack.
         allow_unexpected: Prefixes of keys that the checkpoint may have besides.
         revise_keys: Regular expressions and replacements for the checkpoint's keys, as in mmengine's
@@ -59,6 +65,9 @@ class TeacherSpec:
     model: Any
     checkpoint: str | None = None
     optimize: bool = True
+    precision: Precision | None = None
+    compile: bool = False
+    stream: bool = False
     allow_missing: tuple[str, ...] = ()
     allow_unexpected: tuple[str, ...] = ()
     revise_keys: tuple[Rule, ...] = ()
@@ -151,6 +160,9 @@ def build_teacher(
         raise ValueError(f"{name} says untrained=True and checkpoint='{checkpoint}': drop one")
     options: dict[str, Any] = dict(
         optimize=_flag(spec, 'optimize', True, name),
+        precision=Precision.read(spec.get('precision'), name),
+        compile=_flag(spec, 'compile', False, name),
+        stream=_flag(spec, 'stream', False, name),
         allow_missing=_prefixes(spec, 'allow_missing', name),
         allow_unexpected=_prefixes(spec, 'allow_unexpected', name),
         revise_keys=_rules(spec.get('revise_keys', ()), name),

@@ -26,7 +26,7 @@ class Source:
     that :attr:`learns`, and what it has :attr:`kept`.
 
     The order of calls: ``probe`` when the model is built; ``load``, then ``get_ready``, before training; in each step
-    ``get_ready``, the student's pass, ``learn`` if it learns, and ``read`` if an active loss reads it.
+    ``get_ready``, ``begin``, the student's pass, ``learn`` if it learns, and ``read`` if an active loss reads it.
 
     Args:
         name: Its key in ``teachers``.
@@ -125,6 +125,14 @@ class Source:
             like: Of the device and dtype that it will meet, which costs a comparison.
             student: As the last update left it.
             progress: How far the run is; None before training, when there may be no step at all.
+        """
+
+    def begin(self, batch: Batch, taps: Wanted) -> None:
+        """Begin to read, before the student's pass, where that gains something; by default, nothing.
+
+        Args:
+            batch: Of which nothing is computed yet.
+            taps: What :meth:`read` may be asked for.
         """
 
     def learn(self, batch: Batch, taps: Iterable[Tap]) -> dict[str, Any]:

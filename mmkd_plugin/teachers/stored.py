@@ -137,6 +137,9 @@ class Stored(Frozen):
             'drop store'
         )
 
+    def begin(self, batch: Batch, taps: Wanted) -> None:
+        """Nothing: what is kept is read when it is wanted."""
+
     def open(self, surroundings: Surroundings) -> None:
         """Be told what it is shown; before :meth:`load`."""
         self._surroundings = surroundings
@@ -259,17 +262,18 @@ class Stored(Frozen):
             'pipeline': self._surroundings.pipeline,
             'preprocessing': self._preprocessing,
             'teacher': {
-                'weights': self._weights(),
+                'weights': self._digest(),
                 'config': architecture,
                 'optimize': spec.optimize,
-                'precision': getattr(spec, 'precision', 'fp32'),
+                'precision': 'fp32' if spec.precision is None else str(spec.precision.dtype).removeprefix('torch.'),
+                'compile': spec.compile,
                 'state_key': spec.state_key,
                 'revise_keys': describe(spec.revise_keys),
             },
             'versions': versions(),
         }
 
-    def _weights(self) -> str:
+    def _digest(self) -> str:
         """A digest of the file, or of the weights where there is none."""
         source = self._spec.checkpoint
         if source is not None and not self.partial:
