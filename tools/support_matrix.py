@@ -9,7 +9,6 @@ docs/detectors.md from it.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,9 @@ PAGE = ROOT / 'docs/detectors.md'
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='NAME', help='a family (gfl) or a config (gfl/gfl_r50_fpn_1x_coco.py)')
+    parser.add_argument(
+        'names', nargs='*', metavar='NAME', help='a family (gfl) or a config (gfl/gfl_r50_fpn_1x_coco.py)'
+    )
     parser.add_argument('--jobs', type=int, default=1, help='configs at once (default 1)')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of each (default 1)')
     parser.add_argument('--seconds', type=float, default=300, help='for a config at most (default 300)')
@@ -29,8 +30,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--again', action='store_true', help='try also what was found before')
     parser.add_argument('--list', action='store_true', help='print the configs, and try none')
     parser.add_argument('--write', action='store_true', help='make the table of docs/detectors.md, and try none')
-    parser.add_argument('--results', type=Path, default=RESULTS, metavar='FILE', help='default: docs/results/detectors.json')
-    parser.add_argument('--logs', type=Path, default=Path('work_dirs/support_matrix'), metavar='FOLDER', help='tracebacks')
+    parser.add_argument(
+        '--results', type=Path, default=RESULTS, metavar='FILE', help='default: docs/results/detectors.json'
+    )
+    parser.add_argument(
+        '--logs', type=Path, default=Path('work_dirs/support_matrix'), metavar='FOLDER', help='tracebacks'
+    )
     args = parser.parse_args(argv)
     for name in ('jobs', 'threads', 'seconds', 'memory'):
         if not getattr(args, name) > 0:
@@ -62,4 +67,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -13,7 +13,7 @@ _PLAIN = ('faster-rcnn', 'retinanet', 'mask-rcnn')
 
 
 def config_folder() -> Path:
-    """mmdet's installed configs.
+    """Where mmdet has its own configs.
 
     Raises:
         ModuleNotFoundError: If mmdet is not installed.

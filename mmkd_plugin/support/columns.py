@@ -1,7 +1,7 @@
 """What of a detector is tried, and where: the columns of the table."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,10 +21,8 @@ _CONVOLUTIONS = ('cls_convs', 'multi_level_cls_convs', 'cls_subnet', 'inter_conv
 _PUBLISHED = 2  # CrossKD reads the third convolution of RetinaNet, GFL, ATSS and FCOS
 
 
-class Absent(NamedTuple):
-    """That a detector has nothing that a column could compare, and why."""
-
-    why: str
+#: A loss as it would stand in a config, or why a detector has nothing that a column could compare.
+Found = dict[str, Any] | str
 
 
 def observed(model: nn.Module, outputs: dict[str, Any]) -> list[Any]:
@@ -45,15 +43,17 @@ def observed(model: nn.Module, outputs: dict[str, Any]) -> list[Any]:
     return [model.get_submodule(path).register_forward_hook(leave(path)) for path in parts]
 
 
-def losses_of(model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, dict[str, Any] | Absent]:
-    """The loss of each column, as it would stand in a config.
+def losses_of(model: nn.Module, outputs: Mapping[str, Any]) -> dict[str, Found]:
+    """The loss of each column.
 
     Args:
         model: A detector.
         outputs: What its parts put out, by path.
     """
     head = next((path for path in ('bbox_head', 'rpn_head') if _part(model, path) is not None), None)
-    dense = _dense(model, head, outputs) if head else dict.fromkeys(('dense', 'ld', 'crosskd'), Absent('no dense head'))
+    dense: dict[str, Found] = dict.fromkeys(('dense', 'ld', 'crosskd'), 'no dense head')
+    if head:
+        dense = _dense(model, head, outputs)
     return {'logits': _logits(model, head), 'features': _features(outputs), **dense}
 
 
@@ -62,32 +62,32 @@ def _part(model: nn.Module, path: str) -> Any:
     return part if isinstance(part, nn.Module) else None
 
 
-def _logits(model: nn.Module, head: str | None) -> dict[str, Any] | Absent:
+def _logits(model: nn.Module, head: str | None) -> Found:
     classifier = network_of(model).classifier()
     if classifier is None and head is None:
-        return Absent('no classifier of boxes')
+        return 'no classifier of boxes'
     # of a dense head it is to be refused, in words that a user meets
     return {'type': 'KDLoss', 'on': str(classifier or f'{head}[0]'), 'temperature': 1.0}
 
 
-def _features(outputs: Mapping[str, Any]) -> dict[str, Any] | Absent:
+def _features(outputs: Mapping[str, Any]) -> Found:
     part = 'neck' if 'neck' in outputs else 'backbone'
     maps = outputs.get(part)
     if isinstance(maps, Tensor):
         return {'type': 'PKDLoss', 'on': part}
     taps = [f'{part}[{i}]' for i, value in enumerate(maps or ()) if isinstance(value, Tensor) and value.dim() == 4]
-    return {'type': 'PKDLoss', 'on': taps} if taps else Absent('no feature maps')
+    return {'type': 'PKDLoss', 'on': taps} if taps else 'no feature maps'
 
 
-def _dense(model: nn.Module, path: str, outputs: Mapping[str, Any]) -> dict[str, dict[str, Any] | Absent]:
+def _dense(model: nn.Module, path: str, outputs: Mapping[str, Any]) -> dict[str, Found]:
     head, levels = _part(model, path), _levels(model, path, outputs)
     scores = [f'{path}[0][{level}]' for level in range(levels)]
-    losses: dict[str, dict[str, Any] | Absent] = {'dense': {'type': 'DenseKDLoss', 'on': scores}}
-    losses['ld'] = Absent('sides of boxes are numbers')
+    losses: dict[str, Found] = {'dense': {'type': 'DenseKDLoss', 'on': scores}}
+    losses['ld'] = 'sides of boxes are numbers'
     if hasattr(head, 'integral'):
         losses['ld'] = {'type': 'LDLoss', 'on': [*scores, *(f'{path}[1][{level}]' for level in range(levels))]}
     before = _before_scores(head, path, levels)
-    losses['crosskd'] = Absent('no convolutions of its own before the scores')
+    losses['crosskd'] = 'no convolutions of its own before the scores'
     if before:
         on = {'student': before, 'teacher': scores}
         losses['crosskd'] = {'type': 'QFLKDLoss', 'on': on, 'through': before}
@@ -108,7 +108,8 @@ def _before_scores(head: Any, path: str, levels: int) -> list[str]:
     name = next((name for name in _CONVOLUTIONS if isinstance(getattr(head, name, None), nn.Module)), None)
     if name is None:
         return []
-    part, where = getattr(head, name), f'{path}.{name}'
+    part: Any = getattr(head, name)
+    where = f'{path}.{name}'
     if not isinstance(part, (nn.ModuleList, nn.Sequential)):
         return [f'{where}@{level}' for level in range(levels)] if levels > 1 else [where]
     if len(part) == levels and isinstance(part[0], (nn.ModuleList, nn.Sequential)):  # each level has its own

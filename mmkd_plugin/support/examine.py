@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +19,12 @@ from torch import nn
 from ..distillation import Distilled, distill
 from ..networks import SizeError, network_of
 from .batch import detection_batch
-from .columns import COLUMNS, Absent, losses_of, observed
+from .columns import COLUMNS, losses_of, observed
 
 _OURS = str(Path(__file__).parents[1])
 Losses = Mapping[str, Any]
 _LONGEST = 400  # letters of an error that are kept
+_ROIS = 64  # of an image at most, where a sampler chooses
 _SMALL = 128  # sides of images that are tried first, in pixels
 # what is refused most often comes first, since all that is left is tried at once
 _REFUSED_FIRST = ('logits', 'crosskd', 'dense', 'ld', 'features')
@@ -34,7 +36,7 @@ _OTHER_DATA = {
 }
 
 
-class NotRun(Exception):
+class NotRunError(Exception):
     """A config that cannot be trained here, distilled or not; the message says why."""
 
 
@@ -45,17 +47,18 @@ def examine(path: str | Path) -> dict[str, Any]:
         path: The config's file.
 
     Returns:
-        ``columns``: by name ``[verdict, what was said]``, where the verdict is ``works``, ``absent`` (the detector has nothing to
-        compare there), ``refused`` (by a message of ours) or ``fails``; or ``not_run``: why the plain detector cannot be
-        trained here. ``shape`` is that of the images.
+        ``shape`` of the images, and ``columns``: by name ``[verdict, what was said]``. The verdict is ``works``,
+        ``absent`` (the detector has nothing to compare there), ``refused`` (by a message of ours) or ``fails``. Or
+        ``not_run``: why the plain detector cannot be trained here.
     """
     torch.manual_seed(0)
     try:
         config = read_untrained(path)
-        MessageHub.get_current_instance().update_info('epoch', 0)
+        for name in ('epoch', 'iter'):  # as a runner tells
+            MessageHub.get_current_instance().update_info(name, 0)
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
             return _examined(config)
-    except NotRun as error:
+    except NotRunError as error:
         return {'not_run': str(error)}
 
 
@@ -63,20 +66,20 @@ def read_untrained(path: str | Path) -> Config:
     """A config whose model asks for no weights, and trains on small images and without a GPU.
 
     Raises:
-        NotRun: If it cannot be read, or describes no detector of images.
+        NotRunError: If it cannot be read, or describes no detector of images.
     """
     try:
         config = Config.fromfile(str(path))
     except Exception as error:
-        raise NotRun(told(error)) from error
+        raise NotRunError(told(error)) from error
     if not isinstance(config.get('model'), dict):
-        raise NotRun('describes no model')
+        raise NotRunError('describes no model')
     model = config.model
     kind = str((model.get('data_preprocessor') or config.get('data_preprocessor') or {}).get('type'))
     if kind in _OTHER_DATA:
-        raise NotRun(_OTHER_DATA[kind])
+        raise NotRunError(_OTHER_DATA[kind])
     if 'detector' in model:
-        raise NotRun('a tracker around a detector; the detector inside it can be distilled')
+        raise NotRunError('a tracker around a detector; the detector inside it can be distilled')
     if 'data_preprocessor' in config:
         model.setdefault('data_preprocessor', config.data_preprocessor)
     for node in _nodes(model):
@@ -86,6 +89,8 @@ def read_untrained(path: str | Path) -> Config:
             node.pretrained = None
         if str(node.get('type')).endswith('SyncBN'):  # needs a GPU
             node.type = 'BN'
+        if (num := (node.get('sampler') or {}).get('num')) and num > _ROIS:
+            node.sampler.num = _ROIS
         if isinstance(augments := node.get('batch_augments'), list):  # these make images of 1024 pixels
             node.batch_augments = [augment for augment in augments if augment['type'] != 'BatchFixedSizePad'] or None
     return config
@@ -103,13 +108,13 @@ def _examined(config: Config) -> dict[str, Any]:
     plain, batch, outputs = _plain_step(config)
     shape = tuple(batch['inputs'][0].shape)
     wanted = losses_of(plain, outputs)
-    columns = {name: ['absent', loss.why] for name, loss in wanted.items() if isinstance(loss, Absent)}
-    losses = {name: wanted[name] for name in _REFUSED_FIRST if name not in columns}
-    columns |= _tried(losses, lambda some: _built(plain, some, shape))
-    del plain
-    losses = {name: loss for name, loss in losses.items() if name not in columns}
-    columns |= _tried(losses, lambda some: _stepped(config, some, batch))
-    return {'shape': list(shape), 'columns': {n: columns.get(n, ['works', '']) for n in COLUMNS}}
+    columns = {name: ['absent', why] for name, why in wanted.items() if isinstance(why, str)}
+    for verdict in (
+        lambda some: _built(plain, some, shape),
+        lambda some: _stepped(config, some, batch),
+    ):
+        columns |= _tried({name: wanted[name] for name in _REFUSED_FIRST if name not in columns}, verdict)
+    return {'shape': list(shape), 'columns': {name: columns.get(name, ['works', '']) for name in COLUMNS}}
 
 
 def _tried(losses: Losses, verdict: Callable[[Losses], list[str] | None]) -> dict[str, list[str]]:
@@ -138,7 +143,7 @@ def _plain_step(config: Config) -> tuple[nn.Module, dict[str, Any], dict[str, An
         network = network_of(model)
         shapes = network.input_shapes()
     except Exception as error:
-        raise NotRun(told(error)) from error
+        raise NotRunError(told(error)) from error
     if len(shapes) > 1:
         divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
         side = -(-_SMALL // divisor) * divisor
@@ -162,7 +167,7 @@ def _plain_step(config: Config) -> tuple[nn.Module, dict[str, Any], dict[str, An
         finally:
             for handle in handles:
                 handle.remove()
-    raise NotRun(f'a plain training step fails: {said}')
+    raise NotRunError(f'a plain training step fails: {said}')
 
 
 def _built(plain: nn.Module, losses: Losses, shape: Any) -> list[str] | None:
@@ -171,7 +176,7 @@ def _built(plain: nn.Module, losses: Losses, shape: Any) -> list[str] | None:
     for size in (shape, None):  # what the face says, if it does not run on the small one
         student, teacher = copy.deepcopy(plain), copy.deepcopy(plain)
         try:
-            distill(student, _named(losses), teacher=teacher, input_shape=size)  # type: ignore[arg-type]
+            distill(student, _named(losses), teacher=teacher, input_shape=size)
         except SizeError as error:
             said = verdict_of(error)
         except Exception as error:
@@ -213,11 +218,11 @@ def verdict_of(error: BaseException) -> list[str]:
     A refusal is raised by this package, about something that is not another package's crash.
     """
     traceback.print_exception(error)
-    first, last = error, error
-    while last.__cause__ is not None:
-        last = last.__cause__
-    refused = isinstance(first, (ValueError, TypeError, RuntimeError)) and not isinstance(first, SizeError)
-    return ['refused' if refused and _raised_by_us(last) else 'fails', told(first)]
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    refused = isinstance(error, (ValueError, TypeError, RuntimeError)) and not isinstance(error, SizeError)
+    return ['refused' if refused and _raised_by_us(cause) else 'fails', told(error)]
 
 
 def _raised_by_us(error: BaseException) -> bool:
@@ -226,11 +231,13 @@ def _raised_by_us(error: BaseException) -> bool:
 
 
 def told(error: BaseException) -> str:
-    """The first line of an error, without what belongs to this machine."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else ''
+    """The first line of an error, without advice of other packages' and what belongs to this machine."""
+    line = next(iter(str(error).strip().splitlines()), '').partition('. Please check')[0]
+    line = re.sub(r'/[^\s\'"]*/site-packages/', '', line)
+    for folder in (Path.cwd(), Path.home()):
+        line = line.replace(f'{folder}/', '')
     name = '' if isinstance(error, (ValueError, TypeError, RuntimeError)) and line else f'{type(error).__name__}: '
-    return (name + line).replace(str(Path.home()), '~')[:_LONGEST]
+    return (name + line)[:_LONGEST]
 
 
 def timed(path: str | Path) -> dict[str, Any]:

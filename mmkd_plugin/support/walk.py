@@ -1,6 +1,7 @@
 """Every config in a process of its own, with a limit of time and memory."""
 
 import contextlib
+import dataclasses
 import datetime
 import multiprocessing
 import os
@@ -30,11 +31,13 @@ class Limits(NamedTuple):
     threads: int = 1
 
 
-class _Trial(NamedTuple):
+@dataclasses.dataclass
+class _Trial:
     config: str
     process: Any
     answer: Any
     begun: float
+    at_work: bool = False  # the first one waits until others' packages are imported
 
 
 def walk(
@@ -93,6 +96,7 @@ def _begin(context: Any, config: str, root: Path, logs: Path, limits: Limits) ->
 def _child(answer: Any, path: str, log: str, threads: int) -> None:
     """In the process: examine one config."""
     end_with_parent()
+    answer.send(None)  # at work
     with open(log, 'w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -110,28 +114,27 @@ def _child(answer: Any, path: str, log: str, threads: int) -> None:
 
 def _found(trial: _Trial, limits: Limits) -> dict[str, Any] | None:
     """What a process found, or how it ended; None while it runs."""
-    seconds, memory = time.monotonic() - trial.begun, peak_memory(trial.process.pid)
-    ended = trial.process.exitcode is not None
-    if trial.answer.poll():
-        with contextlib.suppress(EOFError):
-            found: dict[str, Any] = trial.answer.recv()
-            trial.process.join()
-            return found
+    ended, memory = trial.process.exitcode is not None, peak_memory(trial.process.pid)
+    with contextlib.suppress(EOFError):
+        while trial.answer.poll():
+            found: dict[str, Any] | None = trial.answer.recv()
+            if found is not None:
+                trial.process.join()
+                return found
+            trial.begun, trial.at_work = time.monotonic(), True
     if ended:
         return {'not_run': f'the process ended with {trial.process.exitcode}'}
-    if seconds > limits.seconds or memory > limits.memory:
-        trial.process.kill()
-        trial.process.join()
-        late = seconds > limits.seconds
-        return {
-            'not_run': f'takes more than {limits.seconds:.0f} s' if late else f'takes more than {limits.memory:.0f} MiB'
-        }
-    return None
+    late = trial.at_work and time.monotonic() - trial.begun > limits.seconds
+    if not late and memory <= limits.memory:
+        return None
+    trial.process.kill()
+    trial.process.join()
+    return {
+        'not_run': f'takes more than {limits.seconds:.0f} s' if late else f'takes more than {limits.memory:.0f} MiB'
+    }
 
 
-def _state(
-    count: int, waiting: Sequence[str], running: Sequence[_Trial], took: Sequence[float], jobs: int
-) -> str:
+def _state(count: int, waiting: Sequence[str], running: Sequence[_Trial], took: Sequence[float], jobs: int) -> str:
     left = 'time left not known yet'
     if took:
         left = f'about {duration((len(waiting) + len(running) / 2) * sum(took) / len(took) / jobs)} left'
