@@ -108,14 +108,13 @@ def _before_scores(head: Any, path: str, levels: int) -> list[str]:
     name = next((name for name in _CONVOLUTIONS if isinstance(getattr(head, name, None), nn.Module)), None)
     if name is None:
         return []
-    part: Any = getattr(head, name)
-    where = f'{path}.{name}'
-    if not isinstance(part, (nn.ModuleList, nn.Sequential)):
-        return [f'{where}@{level}' for level in range(levels)] if levels > 1 else [where]
-    if len(part) == levels and isinstance(part[0], (nn.ModuleList, nn.Sequential)):  # each level has its own
+    part, where = getattr(head, name), f'{path}.{name}'
+    layers: list[Any] = list(part) if isinstance(part, (nn.ModuleList, nn.Sequential)) else []
+    if len(layers) == levels and isinstance(layers[0], (nn.ModuleList, nn.Sequential)):  # each level has its own
         # the first call of each, as RTMDet-Ins runs them once more for its boxes
-        return [f'{where}.{level}.{min(_PUBLISHED, len(part[level]) - 1)}@0' for level in range(levels)]
-    if not len(part):
+        return [f'{where}.{level}.{min(_PUBLISHED, len(layers[level]) - 1)}@0' for level in range(levels)]
+    if layers:
+        where = f'{where}.{min(_PUBLISHED, len(layers) - 1)}'
+    elif isinstance(part, (nn.ModuleList, nn.Sequential)):
         return []
-    where = f'{where}.{min(_PUBLISHED, len(part) - 1)}'
     return [f'{where}@{level}' for level in range(levels)] if levels > 1 else [where]

@@ -3,7 +3,6 @@
 import copy
 import math
 import re
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -238,9 +237,3 @@ def told(error: BaseException) -> str:
         line = line.replace(f'{folder}/', '')
     name = '' if isinstance(error, (ValueError, TypeError, RuntimeError)) and line else f'{type(error).__name__}: '
     return (name + line)[:_LONGEST]
-
-
-def timed(path: str | Path) -> dict[str, Any]:
-    """:func:`examine`, with the ``seconds`` that it took."""
-    begun = time.monotonic()
-    return {**examine(path), 'seconds': round(time.monotonic() - begun, 1)}

@@ -105,11 +105,11 @@ def _child(answer: Any, path: str, log: str, threads: int) -> None:
     import torch
     from mmengine.logging import MMLogger
 
-    from .examine import timed
+    from .examine import examine
 
     torch.set_num_threads(threads)
     MMLogger.get_instance('support', log_level='WARNING')  # initialisation tells a line for each parameter
-    answer.send(timed(path))
+    answer.send(examine(path))
 
 
 def _found(trial: _Trial, limits: Limits) -> dict[str, Any] | None:

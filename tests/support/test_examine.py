@@ -46,7 +46,7 @@ def test_columns_of_a_head_with_distributions():
     outputs: dict[str, Any] = {}
     handles = observed(model, outputs)
     with torch.no_grad():
-        model(torch.zeros(1, 3, 96, 96), mode='tensor')
+        model(torch.zeros(1, 3, 192, 192), mode='tensor')
     for handle in handles:
         handle.remove()
     losses: Any = losses_of(model, outputs)
