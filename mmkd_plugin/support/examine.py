@@ -25,6 +25,7 @@ Losses = Mapping[str, Any]
 _LONGEST = 400  # letters of an error that are kept
 _ROIS = 64  # of an image at most, where a sampler chooses
 _SMALL = 128  # sides of images that are tried first, in pixels
+_LARGE = 512  # and of the last
 # what is refused most often comes first, since all that is left is tried at once
 _REFUSED_FIRST = ('logits', 'crosskd', 'dense', 'ld', 'features')
 #: Kinds of data preprocessors whose batches are no labelled images.
@@ -146,10 +147,11 @@ def _plain_step(config: Config) -> tuple[nn.Module, dict[str, Any], dict[str, An
     if len(shapes) > 1:
         divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
         side = -(-_SMALL // divisor) * divisor
-        shapes = [(shapes[0][0], side, side), *shapes]
+        shapes = [(shapes[0][0], side, side), *(shape for shape in shapes if shape[1] <= _LARGE)]
     scaled = [node for node in _nodes(config.get('train_pipeline') or []) if node.get('type') == 'SegRescale']
     stride = round(1 / scaled[0].scale_factor) if scaled else 1
-    masks = bool(getattr(model.data_preprocessor, 'pad_mask', False))
+    loads = [node for node in _nodes(config.get('train_pipeline') or []) if node.get('with_mask')]
+    masks = bool(loads) or bool(getattr(model.data_preprocessor, 'pad_mask', False))
     for shape in shapes:
         outputs: dict[str, Any] = {}
         trained, batch = copy.deepcopy(model), detection_batch(shape, network.num_classes(), masks, stride)
@@ -158,8 +160,6 @@ def _plain_step(config: Config) -> tuple[nn.Module, dict[str, Any], dict[str, An
             _step(trained, copy.deepcopy(batch))
         except Exception as error:
             traceback.print_exc()
-            if told(error) == said:
-                break  # the size is not what is wrong
             said = said or told(error)
         else:
             return model, batch, outputs

@@ -63,7 +63,7 @@ def walk(
     screen = screen or Screen()
     logs.mkdir(parents=True, exist_ok=True)
     context: Any = multiprocessing.get_context('forkserver')  # whose forks need not import it all again
-    context.set_forkserver_preload(['mmdet.models', 'mmdet.structures', 'mmkd_plugin.support.examine'])
+    context.set_forkserver_preload(['mmengine.runner', 'mmdet.models', 'mmdet.structures'])
     waiting, running, took = list(configs), list[_Trial](), list[float]()
     about = versions()
     try:

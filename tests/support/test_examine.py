@@ -13,6 +13,7 @@ from mmkd_plugin.support import Record, config_folder
 from mmkd_plugin.support.batch import detection_batch
 from mmkd_plugin.support.columns import COLUMNS, losses_of, observed
 from mmkd_plugin.support.examine import NotRunError, examine, read_untrained, told, verdict_of
+from mmkd_plugin.support.page import in_common
 from tests.detection import detector, one_stage_cfg
 from tools.support_matrix import RESULTS
 
@@ -22,11 +23,11 @@ DOZEN = [
     'centernet/centernet_r18_8xb16-crop512-140e_coco.py',
     'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
     'conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+    'crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
     'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'gfl/gfl_r50_fpn_1x_coco.py',
     'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
     'yolox/yolox_tiny_8xb8-300e_coco.py',
 ]
@@ -37,8 +38,9 @@ DOZEN = [
 def test_what_the_table_says(config):
     found = examine(config_folder() / config)
     expected = Record(RESULTS).found[config]
-    assert found['columns'] == expected['columns']
     assert list(found['columns']) == list(COLUMNS)
+    for name, (verdict, said) in expected['columns'].items():
+        assert (found['columns'][name][0], in_common(found['columns'][name][1])) == (verdict, in_common(said)), name
 
 
 def test_columns_of_a_head_with_distributions():

@@ -1,11 +1,13 @@
 """Processes with limits, and what is kept of them; on a model that takes no time."""
 
 import json
+from multiprocessing import forkserver
 
 import pytest
 
 from mmkd_plugin.support import Limits, Record, walk
 from mmkd_plugin.support.walk import summary
+from tests import processes  # noqa: F401 (says what the server imports)
 
 ENTRY = {'columns': {'logits': ['works', '']}, 'with': 'a 1, b 2', 'date': '2026-01-31'}
 
@@ -30,6 +32,7 @@ def test_each_has_a_process_and_limits(tmp_path, capfd):
         unknown="model = dict(type='NoSuchDetector')",
     )
     record = Record(tmp_path / 'found.json')
+    forkserver.ensure_running()  # that of all tests, with what these want imported
     walk(names, tmp_path, record, tmp_path / 'logs', jobs=7, limits=Limits(5, 1500))
     said = {name[2:-3]: entry['not_run'] for name, entry in Record(record.path).found.items()}
     assert said.pop('unknown').startswith('KeyError')
