@@ -73,7 +73,7 @@ def read_grid(head: Any, taps: Sequence[Tap], outputs: Sequence[str], who: str, 
         )
     if any(cls.__name__ == 'PAAHead' for cls in type(head).__mro__):
         raise ValueError(f"{who}: the {side}'s {kind} assigns image by image, and not level by level. {_ADVICE}")
-    if not getattr(head, 'use_sigmoid_cls', getattr(head.loss_cls, 'use_sigmoid', False)):
+    if not getattr(head, 'use_sigmoid_cls', getattr(getattr(head, 'loss_cls', None), 'use_sigmoid', False)):
         raise ValueError(
             f"{who} takes the sigmoid of each class, and the {side}'s {kind} is trained by a softmax over classes. "
             f'{_ADVICE}'

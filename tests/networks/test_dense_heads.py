@@ -240,6 +240,15 @@ class TestRefusals:
             distill(student, {'loss_kd': {'type': 'DenseKDLoss', 'on': 'head.fc'}}, teacher=teacher)
 
 
+def test_a_head_with_no_classification_loss_of_its_own():
+    """SSD's, which computes it by a function."""
+    student, teacher = detector(cfg_of('RetinaNet')), detector(cfg_of('RetinaNet'))
+    del student.bbox_head.loss_cls
+    student.bbox_head.use_sigmoid_cls = False
+    with pytest.raises(ValueError, match="the student's RetinaHead is trained by a softmax over classes"):
+        distill(student, {'loss_kd': {'type': 'DenseKDLoss', 'on': SCORES}}, teacher=teacher)
+
+
 def test_what_goes_through_a_teacher():
     """The student's last features through the teacher's last layer: compared with the teacher's own scores."""
     losses = {
