@@ -136,16 +136,8 @@ def read_grid(head: Any, outputs: Sequence[str], who: str, side: str) -> DenseGr
     if len(priors) > 1:
         raise ValueError(f"{who}: levels of the {side}'s {kind} have {sorted(priors)} anchors. {_ADVICE}")
     coder = getattr(head, 'bbox_coder', None)
-    return DenseGrid(
-        kind,
-        head.num_classes,
-        priors.pop(),
-        strides,
-        head.prior_generator,
-        bins,
-        boxes,
-        coder,  # type: ignore[arg-type]
-    )
+    points = head.prior_generator
+    return DenseGrid(kind, head.num_classes, priors.pop(), strides, points, bins, boxes, coder)  # type: ignore[arg-type]
 
 
 def _form_of_boxes(head: Any, bins: int) -> str:
@@ -218,8 +210,9 @@ def branch_taps(head: Any, path: str, branches: Sequence[str], after: int, who: 
     levels, taps = count_levels(head), []
     for name in branches:
         convs: Any = getattr(head, name, None)
-        own = isinstance(convs, nn.ModuleList) and len(convs) == levels and isinstance(convs[0], nn.ModuleList)
-        length = (len(convs[0]) if own else len(convs)) if isinstance(convs, nn.ModuleList) else 0
+        convs = list(convs) if isinstance(convs, nn.ModuleList) else []
+        own = len(convs) == levels and isinstance(convs[0], nn.ModuleList)
+        length = len(convs[0]) if own else len(convs)
         if not length or not 0 <= after <= length:
             raise ValueError(
                 f"{who} cuts the head after {after} convolutions, and {name} of the {side}'s {type(head).__name__} "

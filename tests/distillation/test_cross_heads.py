@@ -111,7 +111,7 @@ def test_value_and_gradient_are_those_of_the_teachers_later_layers(kind, boxes):
         gradients = own[name].grad, parameter.grad
         assert (gradients[0] is None) == (gradients[1] is None), name
         if parameter.grad is not None:
-            torch.testing.assert_close(*gradients, rtol=2e-3, atol=2e-6, msg=lambda text, name=name: f'{name}: {text}')
+            torch.testing.assert_close(*gradients, rtol=2e-3, atol=2e-6)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -145,7 +145,8 @@ def test_only_the_teachers_head_runs_again(kind):
     """Its backbone once in a step; before the cut, the second run of the head sees maps of 2x2."""
     model = distill(detector(cfg_of(kind)), cross(), teacher=detector(cfg_of(kind), 1)).train()
     model(**batch(), mode='loss')
-    source, seen = model.distill.sources['teacher'].model, []
+    source = model.distill.sources['teacher'].model
+    seen: list[Any] = []
     source.backbone.register_forward_pre_hook(lambda module, args: seen.append('backbone'))
     for name, conv in (('before', source.bbox_head.cls_convs[0]), ('after', source.bbox_head.cls_convs[2])):
         conv.register_forward_pre_hook(lambda module, args, name=name: seen.append((name, args[0].shape[2])))
@@ -178,7 +179,7 @@ def test_a_head_whose_branches_meet_runs_whole():
 class TestWholeHeads:
     def test_a_head_is_all_of_its_levels(self):
         cfg = cfg_of('GFL')
-        losses = {
+        losses: dict[str, Any] = {
             'loss_short': {'type': 'LDLoss', 'on': 'bbox_head'},
             'loss_long': {'type': 'LDLoss', 'on': [f'bbox_head[{o}][{i}]' for o in (0, 1) for i in range(5)]},
         }

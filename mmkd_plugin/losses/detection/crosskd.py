@@ -117,14 +117,16 @@ class CrossKDLoss(DenseHeadLoss):
         largest = [level.sigmoid().amax(2) for level in by_anchor(scores, priors)]
         weights = rows_of(largest, priors, chosen)[:, 0]
         if self.boxes == 'giou':
-            value = giou_loss(*decoded(self.grid, (student, teacher), priors, chosen), weights)
+            own, taught = decoded(self.grid, (student, teacher), priors, chosen)
+            value: Tensor = giou_loss(own, taught, weights)
         else:
             if priors != 1 or any(level.size(1) % 4 for level in student):
                 raise ValueError(
                     f'{priors} anchors of each place and maps {[tuple(level.shape) for level in student]} given, '
                     'expected one and four distributions'
                 )
-            rows = [rows_of(side, 1, chosen).unflatten(1, (4, -1)) for side in (student, teacher)]
+            rows = [rows_of(side, 1, chosen) for side in (student, teacher)]
+            rows = [row.view(len(row), 4, row.size(1) // 4) for row in rows]
             value = ld_loss(rows[0], rows[1], weights, self.temperature) * rows[0].size(2)
         return value / mean_of_processes(weights.sum()).clamp_min(1)
 
