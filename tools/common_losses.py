@@ -674,6 +674,20 @@ def ld(
     return torch.stack(values).sum()
 
 
+def cross_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """Every position in a row of classes and in four of bins, before those of positive ones are taken."""
+    half, found = len(student) // 2, []
+    for z_s, z_t in zip(student[half:], teacher[half:], strict=True):
+        rows = [x.permute(0, 2, 3, 1).reshape(-1, 4, x.size(1) // 4) / loss.temperature for x in (z_s, z_t)]
+        kl = F.kl_div(rows[0].log_softmax(2), rows[1].softmax(2), reduction='none')
+        found.append(kl.sum(2).mean(1) * loss.temperature**2)
+    classes = student[0].size(1)
+    scores = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in teacher[:half]]).sigmoid().amax(1)
+    weights = scores * (torch.cat(list(assignments)) < classes)
+    boxes = (torch.cat(found) * weights).sum() / weights.sum().clamp_min(1)
+    return qfl_kd(loss, student[:half], teacher[:half], assignments) + loss.box_weight * boxes
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -727,6 +741,7 @@ ENTRIES = {
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),
     # detection: dense heads
+    'CrossKDLoss': Entry(GFL_HEADS, cross_kd, {'boxes': 'distributions'}, signed=True),
     'DenseKDLoss': Entry(HEADS, sigmoid_kd, signed=True),
     'LDLoss': Entry(GFL_HEADS, ld, signed=True),
     'LDLoss: valuable region': Entry(GFL_HEADS, None, {'valuable_weight': 1.0}, signed=True, connect=connect_to_anchors,
