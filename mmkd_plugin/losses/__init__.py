@@ -1,6 +1,7 @@
 """Distillation losses: tensors in, scalar out. Nothing in this room imports the runner."""
 
 from .base import DistillLoss
+from .detection.bckd import BCKDLoss
 from .detection.boxes import giou_loss
 from .detection.crosskd import CrossKDLoss
 from .detection.cwd import CWDLoss, cwd_loss
@@ -44,6 +45,7 @@ from .relations.sp import SPLoss, sp_loss
 __all__ = [
     'ABLoss',
     'ATLoss',
+    'BCKDLoss',
     'CCLoss',
     'CRDLoss',
     'CWDLoss',

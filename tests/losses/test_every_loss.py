@@ -333,6 +333,9 @@ SETTINGS = {
                                                 constant=('index', 'sign')),
 
     # detection: dense heads
+    'BCKDLoss': Setting({'box_weight': 3.0, 'skip_empty': False}, SCORES_AND_NUMBERS, SCORES_AND_NUMBERS,
+                        by_sample=False, smooth=None, prepare=lambda loss: setattr(loss, 'grid', Anchors()),
+                        uncounted=('skip_empty',)),
     'CrossKDLoss': Setting({'cut': 2, 'boxes': 'distributions', 'beta': 1.5, 'temperature': 2.0,
                             'positions': 'confident', 'threshold': 0.7, 'box_weight': 3.0}, SCORES_AND_SIDES,
                            SCORES_AND_SIDES, by_sample=False, uncounted=('cut', 'boxes'), zero=('cut',)),
