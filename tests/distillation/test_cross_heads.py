@@ -176,6 +176,24 @@ def test_a_head_whose_branches_meet_runs_whole():
     assert len(seen) == 2
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('kind', KINDS)
+def test_half_precision_on_a_gpu(kind):
+    """The same value as in float32, roughly, and a gradient that is finite."""
+    values = []
+    for dtype in (torch.float32, torch.float16):
+        model = distill(detector(cfg_of(kind)), cross(), teacher=detector(cfg_of(kind), 1)).train().cuda()
+        data = batch()
+        data = {'inputs': data['inputs'].cuda(), 'data_samples': [s.cuda() for s in data['data_samples']]}
+        with torch.autocast('cuda', dtype=dtype, enabled=dtype != torch.float32):
+            value = model(**data, mode='loss')['loss_cross']
+        value.backward()
+        assert model.bbox_head.cls_convs[0].conv.weight.grad.isfinite().all()
+        values.append(value.item())
+    assert values[1] == pytest.approx(values[0], rel=0.1)
+
+
 class TestWholeHeads:
     def test_a_head_is_all_of_its_levels(self):
         cfg = cfg_of('GFL')
