@@ -176,6 +176,23 @@ def test_a_head_whose_branches_meet_runs_whole():
     assert len(seen) == 2
 
 
+def test_a_head_with_convolutions_for_each_level():
+    """RTMDet: in evaluation mode, as its batch norms differ in training, a copy of the teacher learns nothing."""
+    from tests.networks.test_dense_heads import rtmdet_cfg
+
+    teacher = detector(rtmdet_cfg())
+    for cut, head in ((1, teacher), (2, detector(rtmdet_cfg(), 1))):
+        student = copy.deepcopy(teacher).eval()
+        losses = cross(cut=cut, boxes='none')
+        model = distill(student, losses, teacher={'model': copy.deepcopy(head), 'optimize': False})
+        value = model(**batch(), mode='loss')['loss_cross']
+        assert value.item() == 0 if head is teacher else value.item() > 0
+        value.backward()
+        last = student.bbox_head.cls_convs[0][cut - 1].conv.weight.grad
+        assert head is teacher or last.any()
+        assert all(conv.weight.grad is None for conv in student.bbox_head.rtm_cls)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('kind', KINDS)

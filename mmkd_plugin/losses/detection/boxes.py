@@ -14,7 +14,8 @@ def giou_loss(student: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
     r"""Generalised IoU between the boxes of two detectors, as a loss, weighted and summed.
 
     H. Rezatofighi et al., CVPR 2019, arXiv 1902.09630: ``sum w * (1 - GIoU)``, with
-    ``GIoU = IoU - (hull - union) / hull``, hull being the smallest box around both.
+    ``GIoU = IoU - (hull - union) / hull``, hull being the smallest box around both. As mmdet's, areas count as at least
+    1e-6, so that boxes of a thousandth of a pixel are far from themselves, without a gradient.
 
     Args:
         student: (P, 4), x1, y1, x2, y2 in pixels.
