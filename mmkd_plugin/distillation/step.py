@@ -62,7 +62,9 @@ class Distillation(nn.Module):
         peers = {name: source for name, source in sources.items() if source.learns}
         losses = check_losses(losses, may_be_empty=start is not None)
         entries = for_each_learner(losses, [name for name, peer in peers.items() if peer.apart])
-        terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
+        face = network_of(student)
+        networks = {'student': face, **{name: source.network(face) for name, source in sources.items()}}
+        terms = {n: Term(n, e.cfg, list(sources), list(peers), e.share, networks) for n, e in entries.items()}
         self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
         read = {side for term in self.terms for side in (term.learner, *term.sources)}

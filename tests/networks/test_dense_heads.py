@@ -86,6 +86,7 @@ class TestScores:
         losses = {
             'loss_kd': {'type': 'DenseKDLoss', 'on': levels(kind)},
             'loss_qfl': {'type': 'QFLKDLoss', 'on': levels(kind)},
+            'loss_bckd': {'type': 'BCKDLoss', 'on': 'bbox_head'},
             'loss_pkd': {'type': 'PKDLoss', 'on': NECK[: len(levels(kind))]},
             'loss_cwd': {'type': 'CWDLoss', 'on': NECK[: len(levels(kind))]},
             'loss_fgd': {'type': 'FGDLoss', 'on': NECK[: len(levels(kind))]},
