@@ -8,7 +8,9 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,7 +76,7 @@ NEEDS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _answer() -> None:
+def _answer(names: Sequence[str]) -> None:
     """In a process of its own, since imports may end it: one line of JSON for each answer, the torch facts first."""
     out = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # packages print as they are imported
@@ -97,9 +99,9 @@ def _answer() -> None:
             if torch.distributed.is_nccl_available():
                 facts['NCCL'] = '.'.join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
         print(json.dumps({'facts': facts}), file=out, flush=True)
-    for name, look in NEEDS.items():
+    for name in names:
         try:
-            look()
+            NEEDS[name]()
             why = None
         except BaseException as error:
             why = f'{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ""}'
@@ -132,38 +134,50 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield package, version(package)
 
 
-def look(timeout: float = 120) -> Machine:
+def look(timeout: float = 150) -> Machine:
     """What is there.
 
     Args:
-        timeout: Seconds, for what is imported.
+        timeout: Seconds for what is imported. What is not known by then counts as there, but for GPUs: a part that
+            lacks something fails and is named.
     """
     machine = Machine({'CPU': _cpu(), 'cores': _cores()})
     with contextlib.suppress(OSError, ValueError):
         machine.facts['memory'] = f'{os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30:.0f} GiB'
-    command = [sys.executable, '-W', 'ignore', '-c', 'import benchmark_machine; benchmark_machine._answer()']
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path())}
-    try:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                              timeout=timeout, check=False)  # fmt: skip
-        printed, ended = done.stdout, f'the process that looked ended with {done.returncode}'
-    except subprocess.TimeoutExpired as error:
-        output: Any = error.stdout or b''
-        printed = output.decode() if isinstance(output, bytes) else output
-        ended = f'no answer in {timeout:.0f} s'
-    machine.lacks = dict.fromkeys(NEEDS, ended)
-    for line in printed.splitlines():
-        answer = json.loads(line)
-        machine.facts.update(answer.get('facts', {}))
-        if 'need' in answer:
-            del machine.lacks[answer['need']]
-            if answer['why']:
+    asked, deadline = list(NEEDS), time.monotonic() + timeout
+    while asked:
+        answers, ended = _ask(asked, deadline - time.monotonic())
+        for answer in answers:
+            machine.facts.update(answer.get('facts', {}))
+            if answer.get('why'):
                 machine.lacks[answer['need']] = answer['why']
+        asked = asked[sum('need' in answer for answer in answers) :]
+        if ended is None:
+            machine.lacks |= {name: f'no answer in {timeout:.0f} s' for name in asked if 'GPU' in name}
+            break
+        if asked:
+            machine.lacks[asked.pop(0)] = f'the process that looked ended with {ended}'
     if driver := _driver():
         machine.facts['driver'] = driver
     machine.facts |= {'system': f'{platform.system()} {platform.release()}', 'python': platform.python_version()}
     machine.facts |= dict(_versions())
     return machine
+
+
+def _ask(names: Sequence[str], timeout: float) -> tuple[list[dict[str, Any]], int | None]:
+    """Answers, and how the process ended that gave them; None: it was too slow."""
+    code = f'import benchmark_machine; benchmark_machine._answer({list(names)!r})'
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path())}
+    with tempfile.TemporaryFile('w+') as out:
+        try:
+            ended: int | None = subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', code], env=environment, stdout=out, stderr=subprocess.DEVNULL,
+                timeout=max(timeout, 1), check=False,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            ended = None
+        out.seek(0)
+        return [json.loads(line) for line in out if line.endswith('\n')], ended
 
 
 def search_path() -> list[str]:
