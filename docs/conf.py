@@ -54,13 +54,6 @@ def point_inside(app: Any, docname: str, content: list[str]) -> None:
     content[0] = re.sub(r'\]\((\.\.?/[^)#\s]+\.md)', inside, content[0])
 
 
-def leave_out_absent(app: Any, docname: str, content: list[str]) -> None:
-    """A line such as `store*` in a toctree of index.md is a page that may not be there; Sphinx would warn of it."""
-    if docname == 'index':
-        content[0] = re.sub(r'^(\w+)\*\n', lambda line: line[0] * any(DOCS.glob(f'{line[1]}*')), content[0], flags=re.M)
-
-
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect('source-read', point_inside)
-    app.connect('source-read', leave_out_absent)
