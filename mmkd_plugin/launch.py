@@ -91,7 +91,7 @@ def config_of_run(args: argparse.Namespace) -> Config:
     """The config of a run as `tools/train.py` makes it of its arguments, with everything that it builds imported."""
     config = _read_config(args)
     _add_hooks(config)
-    _import_models(config)
+    import_models(config)
     return config
 
 

@@ -219,11 +219,12 @@ class Frozen(NetworkSource):
         rois: Mapping[BoxBranch, Tensor],
         written: Mapping[Tap, Tensor] | None = None,
         whole: bool = False,
+        short: bool = False,
     ) -> dict[Tap, Tensor]:
         if self._dtype is None:
-            return self._compared(images, taps, rois, written, whole)
+            return self._compared(images, taps, rois, written, whole, short)
         with computing(self._dtype, images.device.type):
-            values = self._compared(images, taps, rois, written, whole)
+            values = self._compared(images, taps, rois, written, whole, short)
         return {tap: value.float() if value.is_floating_point() else value for tap, value in values.items()}
 
     def _compared(
@@ -233,13 +234,14 @@ class Frozen(NetworkSource):
         rois: Mapping[BoxBranch, Tensor],
         written: Mapping[Tap, Tensor] | None,
         whole: bool,
+        short: bool,
     ) -> dict[Tap, Tensor]:
         """A pass; compiled parts are compared with what they were when they first run."""
-        values, parts = super()._run(images, taps, rois, written, whole), self._parts
+        values, parts = super()._run(images, taps, rois, written, whole, short), self._parts
         if parts is None or not parts.on or parts.checked or torch.is_grad_enabled():
             return values
         with parts.off():
-            expected = super()._run(images, taps, rois, written, whole)
+            expected = super()._run(images, taps, rois, written, whole, short)
         precision = self._spec.precision
         most = precision.tolerance if self._weights is not None and precision is not None else _FOLD_TOLERANCE
         parts.checked = True
