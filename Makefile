@@ -5,6 +5,7 @@
 #   ENV=active              the active environment and its own torch, instead of .venv
 #   PYTHON=python3.11       the interpreter to make the environment with (3.10 to 3.12)
 #   TESTS=tests/losses      what to test; PYTEST_ARGS="-k kd -x" goes to pytest
+#   BENCHMARKS="--only step" for `make benchmark`: which parts; --budget, --out, --list
 #   WORKERS=4               how many processes test (default: 2; 0 for this one, as debuggers want)
 
 STACK ?= onedl
@@ -13,6 +14,7 @@ ENV ?= .venv$(if $(filter openmmlab,$(STACK)),-openmmlab)$(if $(TORCH),-$(TORCH)
 TESTS ?= tests
 PYTEST_ARGS ?=
 WORKERS ?= 2
+BENCHMARKS ?=
 
 # The first that runs and is of a version that the packages support: a pyenv shim may be there and fail.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10; do \
@@ -27,7 +29,7 @@ PY := $(ENV)/bin/python
 endif
 
 .DEFAULT_GOAL := env
-.PHONY: env demo test check lint clean-env help
+.PHONY: env demo test check lint benchmark clean-env help
 
 env:  ## make or finish the environment; does nothing if it is complete
 	@$(BOOT) tools/setup_env.py --stack $(STACK) --env $(ENV) $(if $(TORCH),--torch $(TORCH))
@@ -45,6 +47,9 @@ lint: env  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+benchmark: env  ## every benchmark, with a GPU its tests too, into work_dirs/benchmark.md; 8 to 10 minutes
+	$(PY) tools/benchmark.py $(BENCHMARKS)
 
 clean-env:  ## remove the environments (kept: the compiled mmcv wheels in the user's cache)
 	rm -rf .venv .venv-* .setup_env

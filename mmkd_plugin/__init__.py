@@ -10,7 +10,7 @@ from .version import __version__
 
 # `python -m mmkd_plugin.doctor` explains environments in which the imports below fail
 if 'mmkd_plugin.doctor' not in getattr(sys, 'orig_argv', ()):
-    from . import datasets, files, hooks, kcd, losses, metrics, models, optim
+    from . import datasets, files, hooks, kcd, losses, metrics, models, optim, sharded
     from .distillation.student import Distilled, distill
     from .files.checkpoint import allow_mmengine_globals
     from .files.configs import config_path, load_config
@@ -38,4 +38,5 @@ __all__ = [
     'metrics',
     'models',
     'optim',
+    'sharded',
 ]

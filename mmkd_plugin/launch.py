@@ -121,10 +121,11 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call torch.cuda.set_device and pass device_ids
         torch.distributed.init_process_group('gloo')
-        config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
-        config.model_wrapper_cfg.setdefault('device_ids', None)
-        config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-        config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
+        config.model_wrapper_cfg = config.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel')
+        if config.model_wrapper_cfg.get('type') == 'MMDistributedDataParallel':
+            config.model_wrapper_cfg.setdefault('device_ids', None)
+            config.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+            config.model_wrapper_cfg.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
     occupied = occupy(config.work_dir) if what == 'train' else nullcontext()
     with occupied:
         _run_in_folder(config, what)

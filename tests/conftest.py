@@ -110,6 +110,19 @@ def teacher() -> Any:
     return trained_like(build(student_cfg(), seed=7))
 
 
+@pytest.fixture
+def mmcv_ops() -> None:
+    """Skips what mmcv's operations on a GPU are needed for: they are compiled for one, or not."""
+    from mmcv.ops import RoIAlign, nms
+
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]], device='cuda')
+    try:
+        nms(boxes, boxes[:, 2], 0.5)
+        RoIAlign(2)(torch.ones(1, 1, 8, 8, device='cuda'), torch.cat([boxes[:, :1], boxes], 1))
+    except (RuntimeError, NotImplementedError) as error:
+        pytest.skip(f'mmcv is not compiled for the GPU: {str(error).splitlines()[0]}')
+
+
 KD: dict[str, Any] = {'loss_kd': {'type': 'KDLoss', 'on': 'head.fc', 'temperature': 4.0}}
 DKD: dict[str, Any] = {'loss_dkd': {'type': 'DKDLoss', 'on': 'head.fc', 'temperature': 4.0}}
 __all__ = ['DKD', 'KD', 'batch', 'build', 'student_cfg', 'trained_like']

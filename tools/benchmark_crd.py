@@ -28,6 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--classes', type=int, default=100)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--threads', type=int, help="default: torch's own number")
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     args = parser.parse_args()
     if min(args.samples, args.negatives, args.batch, args.dim, args.rounds) < 1 or args.classes < 2:
         parser.error('numbers of at least 1 expected, and two classes')
@@ -81,12 +82,14 @@ class Step:
             [F.normalize(torch.randn(rows, args.dim, generator=generator)) for _ in range(2)]
             for rows in (args.batch, args.samples)
         )
+        self.embeddings, self.banks = ([t.to(args.device) for t in made] for made in (self.embeddings, self.banks))
         known = Classes(torch.arange(args.samples) % args.classes)
-        self.classes = known.of, known.order, known.starts, known.sizes, known.largest
-        self.index = torch.randperm(args.samples, generator=generator)[: args.batch]
+        of, order, starts, sizes = (t.to(args.device) for t in (known.of, known.order, known.starts, known.sizes))
+        self.classes = of, order, starts, sizes, known.largest
+        self.index = torch.randperm(args.samples, generator=generator)[: args.batch].to(args.device)
         self.negatives = args.negatives
         self.indices = torch.cat([self.index[:, None], self.draw()], 1)
-        self.normalizers = torch.full((2,), float(torch.tensor(args.samples * 1.1).log()))
+        self.normalizers = torch.full((2,), float(torch.tensor(args.samples * 1.1).log()), device=args.device)
         for embedding in self.embeddings:
             embedding.requires_grad_()
 
@@ -108,10 +111,13 @@ class Step:
         return value.detach(), [embedding.grad for embedding in self.embeddings if embedding.grad is not None]
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Milliseconds, and what it returned."""
+def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Milliseconds, the device's work included, and what it returned."""
+    wait: Callable[[], None] = torch.cuda.synchronize if device == 'cuda' else lambda: None
+    wait()
     start = time.perf_counter()
     result = function()
+    wait()
     return 1e3 * (time.perf_counter() - start), result
 
 
@@ -124,6 +130,15 @@ def peak_memory(form: str, args: argparse.Namespace, result: Any) -> None:
     """MiB that one pass takes above what it is given."""
     torch.set_num_threads(args.threads)
     step = Step(args)
+    if args.device == 'cuda':
+        step.run(form)  # cuBLAS takes its workspace
+        for embedding in step.embeddings:
+            embedding.grad = None
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        step.run(form)
+        result.put((torch.cuda.max_memory_allocated() - allocated) / 2**20)
+        return
     before = resident('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # the peak begins here
     step.run(form)
@@ -145,10 +160,10 @@ def main() -> None:
     for round_ in range(args.rounds + 1):
         step = Step(args)  # updating changes the banks
         for form in FORMS:
-            spent, found[form] = timed(partial(step.run, form))
+            spent, found[form] = timed(partial(step.run, form), args.device)
             times[form].append(spent)
         for name, function in (('drawing', step.draw), ('updating', step.update)):
-            times[name].append(timed(function)[0])
+            times[name].append(timed(function, args.device)[0])
         if not round_:  # the first warms up
             times = {name: [] for name in times}
     torch.testing.assert_close(found['ours'], found['gathering'], rtol=1e-4, atol=1e-6)
@@ -164,9 +179,9 @@ def main() -> None:
             raise SystemExit(f'the process that measures the memory of {form!r} ended with {process.exitcode}')
         peaks[form] = queue.get()
 
+    where = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} threads'
     print(f'CRD, n = {args.samples}, K = {args.negatives}, batch {args.batch}, d = {args.dim}, forward and backward, '
-          f'CPU, {args.threads} threads, torch {torch.__version__}, {args.rounds} rounds in turns: median (least to '
-          'most)')  # fmt: skip
+          f'{where}, torch {torch.__version__}, {args.rounds} rounds in turns: median (least to most)')  # fmt: skip
     for form in FORMS:
         print(f'{form:10} {spread(times[form])}, peak memory {peaks[form]:8.1f} MiB')
     for name in ('drawing', 'updating'):

@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--rows', type=int, default=96, help='images with noise at once (default 96)')
     parser.add_argument('--rounds', type=int, default=3, help='default 3')
     parser.add_argument('--threads', type=int, default=2, help='default 2')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     return parser.parse_args()
 
 
@@ -51,8 +52,8 @@ def main() -> None:
     init_default_scope(config.get('default_scope', 'mmengine'))
     torch.manual_seed(0)
     model = MODELS.build(model_of(config, args.config))
-    model.eval()
-    images = torch.randn(args.images, 3, args.size, args.size)
+    model.to(args.device).eval()
+    images = torch.randn(args.images, 3, args.size, args.size).to(args.device)
     setting = Setting(cells=args.cells, noise=args.noise, steps=args.steps, weight=6.0)
     plain = Tapped(network_of(model), Tap.parse(args.tap), images)
     with still(model):
@@ -73,7 +74,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for way, run in ways.items():
             begun = time.monotonic()
-            found[way] = run()
+            found[way] = run().cpu()  # which waits for the device
             times[way].append(time.monotonic() - begun)
             memory.setdefault(way, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     steps = args.images * args.steps

@@ -6,16 +6,20 @@
 of our optimisations, (c) one step of the distilled student. 1.00 means that distillation costs
 exactly its two parts. What a peer adds to (b) is its own plain training step. For a detector (b) is
 backbone, neck and the box head on as many RoIs as the student samples; no RPN. Random images; teacher
-weights are not loaded. Data loading is not measured. Quote the ratio: single times differ from machine
-to machine and from run to run.
+weights are not loaded. Data loading is not measured: on a GPU the batch lies there, and a round is several steps
+between two synchronisations, as training does not wait for each. Quote the ratio: single times differ from machine to
+machine and from run to run.
 """
 
 import argparse
 import copy
+import gc
+import itertools
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +39,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--stream', action='store_true', help='frozen teachers of (c) on a stream of their own (GPU)')
     parser.add_argument('--rounds', type=int, default=10, help='measured rounds of a, b, c (default 10)')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before (default 2)')
+    parser.add_argument('--steps', type=int, help='in a round of each (default: 1, on a GPU 5)')
     parser.add_argument('--threads', type=int, help="CPU threads; default: torch's own number")
     parser.add_argument(
         '--cpu-time', action='store_true', help='time on the CPU, all threads added, where others use it as well'
     )
     parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error(f'--rounds {args.rounds} given, expected at least 1')
+    if args.rounds < 1 or (args.steps is not None and args.steps < 1):
+        parser.error(f'--rounds {args.rounds} --steps {args.steps} given, expected at least 1')
     return args
 
 
@@ -87,6 +92,13 @@ def make_batch(config: Config, shape: tuple[int, int, int], size: int) -> dict[s
     return {'inputs': list(images), 'data_samples': samples}
 
 
+def on_device(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    """The batch on a device: reading and copying it are the data loader's."""
+    images, samples = batch['inputs'], batch['data_samples']
+    moved = [image.to(device) for image in images] if isinstance(images, list) else images.to(device)
+    return {'inputs': moved, 'data_samples': [sample.to(device) for sample in samples]}
+
+
 def random_boxes(count: int, sides: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Boxes (count, 4) of an eighth to half of the image's (height, width)."""
     extent = torch.tensor([sides[1], sides[0]]) * (0.125 + 0.375 * torch.rand(count, 2, generator=generator))
@@ -105,6 +117,9 @@ def training_step(
     MessageHub.get_current_instance().update_info('epoch', 0)  # for what depends on it
     model = model.to(device).train()
     optimizer = build_optim_wrapper(model, wrapper)
+    groups = optimizer.param_groups
+    for group in itertools.chain(*groups.values()) if isinstance(groups, dict) else groups:
+        group['lr'] = 0.0  # the same work, and random images cannot drive untrained weights to infinity
     return lambda: model.train_step(copy.copy(batch), optimizer)
 
 
@@ -172,6 +187,7 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
     plain = MODELS.build(plain_student(copy.deepcopy(config.model)))
     channels = network_of(plain).input_shape()[0]
     batch = make_batch(config, (channels, args.image_size[0], args.image_size[-1]), args.batch_size)
+    batch = on_device(batch, args.device)
     common = (config, batch, args.device, args.amp)
     steps = {}
     if 'a' in which:
@@ -201,22 +217,38 @@ def seconds(step: Step, device: str, cpu_time: bool = False) -> float:
     return clock() - start
 
 
+def repeat(step: Step, count: int) -> None:
+    """Some steps, one after the other."""
+    for _ in range(count):
+        step()
+
+
 def peak_memory(args: argparse.Namespace, which: str, result: Any) -> None:
-    """Peak MiB of two steps alone, in a process of its own (GPU: torch's allocator; CPU: resident set)."""
+    """Peak MiB of two steps alone: the resident set of a process of its own."""
     torch.set_num_threads(args.threads)
     step = make_steps(args, which)[which]
     step()
     step()
-    if args.device == 'cuda':
-        result.put(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        # not getrusage: its maximum is inherited from the parent process
-        status = Path('/proc/self/status').read_text()
-        result.put(int(status.split('VmHWM:')[1].split()[0]) / 2**10)
+    # not getrusage: its maximum is inherited from the parent process
+    status = Path('/proc/self/status').read_text()
+    result.put(int(status.split('VmHWM:')[1].split()[0]) / 2**10)
+
+
+def allocated(args: argparse.Namespace, which: str) -> float:
+    """Peak MiB of two steps alone, as torch's allocator counts them; to be asked before other steps are made."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    step = make_steps(args, which)[which]
+    step()
+    step()
+    return float(torch.cuda.max_memory_allocated()) / 2**20
 
 
 def measure_memory(args: argparse.Namespace, which: str) -> float:
-    """:func:`peak_memory` in a fresh process."""
+    """Peak MiB of two steps: on a CPU in a fresh process, since what this one held at most is not known to be these."""
+    if args.device == 'cuda':
+        return allocated(args, which)
     context = multiprocessing.get_context('spawn')
     queue = context.Queue()
     process = context.Process(target=peak_memory, args=(args, which, queue))
@@ -239,15 +271,18 @@ def main() -> None:
     args = parse()
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     args.threads = args.threads or torch.get_num_threads()
+    args.steps = args.steps or (5 if args.device == 'cuda' else 1)
     if args.amp and args.device == 'cpu':
         raise SystemExit("--amp needs --device cuda: mmengine's AmpOptimWrapper runs on no CPU")
     torch.set_num_threads(args.threads)
 
+    memory = {} if args.no_memory else {which: measure_memory(args, which) for which in 'ac'}
+    gc.collect()
     steps = make_steps(args)
     times: dict[str, list[float]] = {letter: [] for letter in steps}
     for round_ in range(args.warmup + args.rounds):
         for letter, step in steps.items():
-            elapsed = seconds(step, args.device, args.cpu_time)
+            elapsed = seconds(partial(repeat, step, args.steps), args.device, args.cpu_time) / args.steps
             if round_ >= args.warmup:
                 times[letter].append(elapsed)
     ratios = [c / (a + b) for a, b, c in zip(*times.values(), strict=True)]
@@ -259,16 +294,16 @@ def main() -> None:
     where += ''.join(f', teacher {how}' for how in teacher if how)
     print(
         f'{args.config}: {size} px, batch {args.batch_size}, AMP {"on" if args.amp else "off"}, '
-        f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds; median (min to max)'
+        f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds'
+        f'{f" of {args.steps} steps" if args.steps > 1 else ""}; median (min to max)'
     )
     print(f'a  plain student step      {spread(times["a"], 1e3)} ms')
     print(f'b  other networks alone    {spread(times["b"], 1e3)} ms')
     print(f'c  distillation step       {spread(times["c"], 1e3)} ms')
     print(f'c / (a + b)                {spread(ratios, 1, 3)}')
-    if not args.no_memory:
-        plain, distilled = (measure_memory(args, which) for which in 'ac')
+    if memory:
         kind = 'allocated on the GPU' if args.device == 'cuda' else 'resident set of the process'
-        print(f'peak memory ({kind}): plain {plain:.0f} MiB, distilled {distilled:.0f} MiB')
+        print(f'peak memory ({kind}): plain {memory["a"]:.0f} MiB, distilled {memory["c"]:.0f} MiB')
 
 
 if __name__ == '__main__':

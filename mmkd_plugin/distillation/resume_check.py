@@ -20,7 +20,7 @@ _WRITTEN: list[dict[str, Any]] = []
 def record_of(distillation: Any) -> dict[str, Any]:
     """What is compared, as plain data: names and shapes of learnable parts in order, fingerprints of teachers."""
     return {
-        'learnable': [[f'distill.{name}', list(p.shape)] for name, p in distillation.named_parameters()],
+        'learnable': distillation.learnable,
         'teachers': {name: teacher.fingerprint for name, teacher in distillation.teachers.items()},
     }
 
@@ -64,7 +64,7 @@ def compare_with_checkpoint(distillation: Any, checkpoint: Mapping[str, Any]) ->
     weights = checkpoint.get('state_dict', {})
     for name, module in distillation.named_modules():
         if isinstance(module, DistillLoss):
-            prefix = f'distill.{name}.'
+            prefix = f'distill.{name}.'.replace('._fsdp_wrapped_module', '')  # checkpoints have plain names
             own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
             try:
                 module.check_resumed(own)

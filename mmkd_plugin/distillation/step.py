@@ -97,6 +97,8 @@ class Distillation(nn.Module):
         self._clone: set[Tap] = set()
         self._compared_with_resumed = self._loaded = False
         self._dry_run(network_of(student), input_shape)
+        #: Names and shapes of what is learnable here; engines that shard parameters change both later.
+        self.learnable = [[f'distill.{name}', list(p.shape)] for name, p in self.named_parameters()]
 
     @property
     def terms(self) -> list[Term]:

@@ -12,6 +12,7 @@ from ..datasets.indexed import index_training_data
 from ..distillation.resume_check import compare_with_checkpoint
 from ..facts import TrainingData
 from .anchor_search import check_routes, search
+from .engines import check_engine
 
 
 def distillation_of(runner: Any) -> Any:
@@ -30,17 +31,19 @@ class DistillHook(Hook):
     without that hook, name it in ``custom_hooks``. Twice is once.
 
     Raises:
-        ValueError: Before a checkpoint is resumed from, if it was written with other learnable parts of losses.
+        ValueError: Before a checkpoint is resumed from, if it was written with other learnable parts of losses; before
+            training with FSDP or DeepSpeed, if something cannot be done there.
     """
 
     priority = 'ABOVE_NORMAL'  # before EMAHook copies the model
 
     def before_run(self, runner: Any) -> None:
-        """Tell of the training data, and put the index around them where a loss needs ``sample_idx``."""
+        """Refuse what an engine cannot do, and tell of the training data, with an index where a loss needs it."""
         distillation = distillation_of(runner)
         loader = getattr(runner._train_loop, 'dataloader', None)  # None or a config in a test
         if distillation is None or loader is None:
             return
+        check_engine(runner, distillation)  # before hooks that copy parameters
         distillation.data = TrainingData(loader.dataset)
         for term in distillation.terms:
             term.reserve(distillation.data)

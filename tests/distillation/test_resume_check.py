@@ -110,6 +110,7 @@ def test_a_checkpoint_of_before_is_compared_by_its_weights(first):
                 entry = nn.Module()
                 entry.regressor = nn.Sequential(nn.Conv2d(shape[1], shape[0], 1, bias=False), nn.BatchNorm2d(shape[0]))
                 self.losses[name] = nn.ModuleList([entry])
+            self.learnable = [[f'distill.{name}', list(p.shape)] for name, p in self.named_parameters()]
 
     same, other = Of('loss_a', 'loss_b'), Of('loss_a')
     resume_check.compare_with_checkpoint(same, checkpoint)

@@ -164,7 +164,8 @@ def test_iteration_based_loop_and_one_class(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU, and mmcv compiled for it')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.usefixtures('mmcv_ops')
 def test_amp_on_a_gpu(tmp_path):
     output = train(config(tmp_path), tmp_path / 'run', '--amp')
     assert mean_ap(output) > 0.5

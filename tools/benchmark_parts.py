@@ -1,0 +1,122 @@
+"""What `benchmark.py` runs, in order: the figures that a GPU is asked for first, then tests, then the rest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STEP = 'tools/benchmark_step.py'
+CLASSIFIERS = 'configs/classification/kd/kd_resnet34_resnet18_8xb64_in1k.py'
+TWO_STAGE = 'configs/detection/dkd/dkd_faster-rcnn_r101_r18_fpn_180k_coco.py'
+OPS = "mmcv's compiled operations"
+# one pair for all, GFL with ResNet-101 and 50, so that methods can be compared; what is not said is the losses' default
+DENSE = """
+_base_ = __import__('mmkd_plugin').config_path('_base_/pairs/gfl_r101_r50_fpn_1x_coco.py')
+model = dict(losses=dict({losses}))
+"""
+NECK, SCORES, BINS = ([f'{path}[{i}]' for i in range(5)] for path in ('neck', 'bbox_head[0]', 'bbox_head[1]'))
+HEAD = SCORES + BINS
+DENSE_LOSSES = {
+    'cwd': f'loss_cwd=dict(type="CWDLoss", on={NECK})',
+    'pkd': f'loss_pkd=dict(type="PKDLoss", on={NECK})',
+    'sigmoid-kd': f'loss_kd=dict(type="QFLKDLoss", on={SCORES})',
+    'ld': f'loss_ld=dict(type="LDLoss", on={HEAD})',
+    'fgd': f'loss_fgd=dict(type="FGDLoss", on={NECK})',
+    'mgd': f'loss_mgd=dict(type="MGDLoss", on={NECK})',
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command, run in a process of its own.
+
+    Args:
+        name: What ``--only`` calls it.
+        title: What the report calls it.
+        command: After ``python``; '{config}' becomes the path of the config.
+        needs: Names of `benchmark_machine.NEEDS`.
+        limit: Seconds after which it is ended.
+        config: The text of a config made for it.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    limit: int = 120
+    config: str = ''
+
+
+def parts(gpu: bool) -> list[Part]:
+    """All of them, at sizes fit for a GPU or for a CPU.
+
+    Args:
+        gpu: Whether there is one.
+    """
+    return [*_steps(gpu), *(_gpu_tests() if gpu else ()), *_others(gpu)]
+
+
+def _steps(gpu: bool) -> Iterator[Part]:
+    sizes: tuple[str, ...] = (
+        ('--batch-size', '256') if gpu else ('--batch-size', '16', '--rounds', '3', '--warmup', '1')
+    )
+    for amp in ((), ('--amp',)) if gpu else ((),):
+        yield Part(
+            f'step-classification{"".join(amp)[1:]}', f'A step of ResNet34→18 with KD{", AMP" if amp else ""}',
+            (STEP, CLASSIFIERS, *sizes, *amp), ('mmpretrain',),
+        )  # fmt: skip
+    sizes = (
+        ('--image-size', '800', '1333', '--batch-size', '2', '--rounds', '8')
+        if gpu
+        else ('--image-size', '640', '--batch-size', '2', '--rounds', '2', '--warmup', '1', '--no-memory')
+    )
+    for amp in ((), ('--amp',)) if gpu else ((),):
+        yield Part(
+            f'step-detection{"".join(amp)[1:]}', f'A step of Faster R-CNN R101→R18 with DKD{", AMP" if amp else ""}',
+            (STEP, TWO_STAGE, *sizes, *amp), ('mmdet', OPS),
+        )  # fmt: skip
+    sizes = (
+        ('--image-size', '640', '--batch-size', '8', '--rounds', '5', '--steps', '3')
+        if gpu
+        else ('--image-size', '320', '--batch-size', '1', '--rounds', '3', '--warmup', '1', '--no-memory')
+    )
+    for name, losses in DENSE_LOSSES.items():
+        text = DENSE.format(losses=losses)
+        yield Part(f'dense-{name}', f'A step of GFL R101→R50 with {losses.split(chr(34))[1]}',
+                   (STEP, '{config}', *sizes), ('mmdet',), 60, text)  # fmt: skip
+    if found := sorted((ROOT / 'configs/detection').glob('crosskd/crosskd_gfl_r101_r50*.py')):
+        yield Part('dense-crosskd', 'A step of GFL R101→R50 with CrossKD',
+                   (STEP, str(found[0].relative_to(ROOT)), *sizes), ('mmdet',), 60)  # fmt: skip
+
+
+def _gpu_tests() -> Iterator[Part]:
+    """By file, since collecting all would import what they need, and take longer than they."""
+    files = [path for path in sorted((ROOT / 'tests').rglob('test_*.py')) if 'pytest.mark.gpu' in path.read_text()]
+    names = tuple(str(path.relative_to(ROOT)) for path in files)
+    options = ('-m', 'gpu', '-q', '-p', 'no:cacheprovider', '--continue-on-collection-errors', '--tb=short')
+    yield Part('gpu-tests', 'Tests that need a GPU', ('-m', 'pytest', *options, *names), ('pytest', 'mmpretrain'), 150)
+
+
+def _others(gpu: bool) -> Iterator[Part]:
+    device = ('--device', 'cuda') if gpu else ()
+    cost = ('--rounds', '3', '--step-ms', '0') if gpu else ('--rounds', '1', '--step-ms', '0', '--no-memory')
+    losses = 'tools/benchmark_losses.py'
+    yield Part('losses', 'Every loss alone', (losses, *cost, *device), ('mmpretrain',), 90 if gpu else 150)
+    yield Part(
+        'nst', 'NST against the form that broadcasts', (losses, '--losses', 'NSTLoss', *cost, *device), ('mmpretrain',)
+    )
+    yield Part(
+        'crd',
+        'CRD against the form that gathers',
+        ('tools/benchmark_crd.py', '--rounds', '3' if gpu else '1', *device),
+        ('torch',),
+    )
+    if (ROOT / 'tools/benchmark_store.py').is_file():
+        yield Part('store', 'The knowledge store', ('tools/benchmark_store.py',), ('mmpretrain',))
+    yield Part(
+        'valuation', 'Values and partitions of KCD', ('tools/benchmark_valuation.py', '--rounds', '3'), ('torch',)
+    )
+    small = () if gpu else ('--size', '112', '--images', '2', '--noise', '16', '--rows', '16', '--rounds', '2')
+    explain = ('tools/benchmark_explain.py', *small, *device)
+    yield Part('explain', 'What a layer discards', explain, ('mmpretrain',))
+    yield Part('startup', 'Starts', ('tools/benchmark_startup.py', '--rounds', '1'), ('mmpretrain',))
