@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from .version import __version__
 
-FOLDER = Path(__file__).resolve().parent / '.mim' / 'tools'
+FOLDER = (Path(__file__).parent / '.mim' / 'tools').resolve()
 DOCTOR = 'doctor'
 
 
