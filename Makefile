@@ -29,7 +29,7 @@ PY := $(ENV)/bin/python
 endif
 
 .DEFAULT_GOAL := env
-.PHONY: env demo test check lint benchmark clean-env help
+.PHONY: env demo test check lint docs benchmark clean-env help
 
 env:  ## make or finish the environment; does nothing if it is complete
 	@$(BOOT) tools/setup_env.py --stack $(STACK) --env $(ENV) $(if $(TORCH),--torch $(TORCH))
@@ -47,6 +47,11 @@ lint: env  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs:  ## build/docs/index.html: the documentation, its notebook executed
+	@$(BOOT) tools/setup_env.py --docs --stack $(STACK) --env $(ENV) $(if $(TORCH),--torch $(TORCH))
+	$(PY) -m sphinx --fail-on-warning --keep-going -q -b html docs build/docs
+	@echo open build/docs/index.html
 
 benchmark: env  ## every benchmark, with a GPU its tests too, into work_dirs/benchmark.md; 8 to 10 minutes
 	$(PY) tools/benchmark.py $(BENCHMARKS)

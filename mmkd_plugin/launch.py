@@ -87,6 +87,14 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
     return file
 
 
+def config_of_run(args: argparse.Namespace) -> Config:
+    """The config of a run as `tools/train.py` makes it of its arguments, with everything that it builds imported."""
+    config = _read_config(args)
+    _add_hooks(config)
+    import_models(config)
+    return config
+
+
 def _drop_teacher_evaluation(config: Config) -> None:
     """For runs without validation data or without a teacher."""
     hooks, dropped = (
@@ -132,7 +140,7 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
 
 
 def _run_in_folder(config: Config, what: str) -> None:
-    _import_models(config)
+    import_models(config)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     getattr(runner, what)()
     if torch.distributed.is_initialized():
@@ -144,7 +152,7 @@ def _run_in_folder(config: Config, what: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _import_models(config: Config) -> None:
+def import_models(config: Config) -> None:
     """Import a scope's models, as mmengine does for the first that it builds, and end the tools' pause of collection.
 
     Modules live to the end, and are frozen: else python looks through them for garbage time and again while it imports,

@@ -37,6 +37,11 @@ class Replay:
         self._view = torch.zeros(1, dtype=torch.int64)
         self._view.share_memory_()  # type: ignore[no-untyped-call]
 
+    @property
+    def view(self) -> int:
+        """As which samples are drawn now."""
+        return int(self._view)
+
     def show(self, view: int) -> None:
         """The coming samples are drawn as this view, a number from 0."""
         self._view[0] = view
@@ -49,7 +54,7 @@ class Replay:
             index: The sample's, from 0.
         """
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-        words = np.random.SeedSequence([self.seed, int(self._view), index]).generate_state(3).tolist()
+        words = np.random.SeedSequence([self.seed, self.view, index]).generate_state(3).tolist()
         random.seed(words[0])
         np.random.seed(words[1])  # noqa: NPY002
         torch.default_generator.manual_seed(words[2])

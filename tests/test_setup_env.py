@@ -192,6 +192,30 @@ def test_a_borrowed_environment_holds_what_was_asked_for_alone(tmp_path, work, m
     assert list(torch_env.site_packages.iterdir()) == [], 'neither pip nor setuptools'
 
 
+def test_docs_are_added_to_a_complete_environment(env, monkeypatch):
+    def ended(by):
+        def run(label, command, environ=None):
+            assert str(command[-1]).endswith('requirements/docs.txt')
+            assert not env.is_complete('x')  # should it be killed now
+            if by is not None:
+                raise by
+
+        return run
+
+    for by in (SetupError, KeyboardInterrupt):
+        env.finish('x')
+        monkeypatch.setattr(setup_env, 'run', ended(by))
+        with pytest.raises(by):
+            setup_env.add_docs(env, 'docs')
+        assert env.is_complete('x') == (by is SetupError)
+        assert not env.docs_stamp.exists()
+    env.finish('x')
+    monkeypatch.setattr(setup_env, 'run', ended(None))
+    setup_env.add_docs(env, 'docs')
+    assert env.is_complete('x')
+    assert env.docs_stamp.read_text() == 'docs'
+
+
 def test_active_environment_is_left_alone(tmp_path):
     env = Env(tmp_path, active=True)
     env.marker.touch()

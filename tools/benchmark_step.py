@@ -34,10 +34,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: cuda where it is usable')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], help='what frozen teachers of (c) compute in')
+    parser.add_argument('--compile', action='store_true', help='compile frozen teachers of (c); give more --warmup')
+    parser.add_argument('--stream', action='store_true', help='frozen teachers of (c) on a stream of their own (GPU)')
     parser.add_argument('--rounds', type=int, default=10, help='measured rounds of a, b, c (default 10)')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before (default 2)')
     parser.add_argument('--steps', type=int, help='in a round of each (default: 1, on a GPU 5)')
     parser.add_argument('--threads', type=int, help="CPU threads; default: torch's own number")
+    parser.add_argument(
+        '--cpu-time', action='store_true', help='time on the CPU, all threads added, where others use it as well'
+    )
     parser.add_argument('--no-memory', action='store_true', help='skip the memory measurement')
     args = parser.parse_args()
     if args.rounds < 1 or (args.steps is not None and args.steps < 1):
@@ -189,19 +195,26 @@ def make_steps(args: argparse.Namespace, which: str = 'abc') -> dict[str, Step]:
     if 'b' in which:
         steps['b'] = other_networks(plain, *common)
     if 'c' in which:
+        specs = config.model.get('teachers') or {'teacher': config.model.get('teacher')}
+        for spec in filter(None, specs.values()):
+            if spec.get('untrained'):  # random weights tell images less apart than trained ones
+                precision = dict(type=args.precision, tolerance=1.0) if args.precision in ('bf16', 'fp16') else None
+                given = dict(precision=precision or args.precision, compile=args.compile, stream=args.stream)
+                spec.update({key: value for key, value in given.items() if value})
         steps['c'] = training_step(MODELS.build(copy.deepcopy(config.model)), *common)
     return steps
 
 
-def seconds(step: Step, device: str) -> float:
-    """Wall time of one call, the device's work included."""
+def seconds(step: Step, device: str, cpu_time: bool = False) -> float:
+    """Wall time of one call, the device's work included; or the time that this process had the CPU."""
+    clock = time.process_time if cpu_time else time.perf_counter
     if device == 'cuda':
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     step()
     if device == 'cuda':
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def repeat(step: Step, count: int) -> None:
@@ -269,13 +282,16 @@ def main() -> None:
     times: dict[str, list[float]] = {letter: [] for letter in steps}
     for round_ in range(args.warmup + args.rounds):
         for letter, step in steps.items():
-            elapsed = seconds(partial(repeat, step, args.steps), args.device) / args.steps
+            elapsed = seconds(partial(repeat, step, args.steps), args.device, args.cpu_time) / args.steps
             if round_ >= args.warmup:
                 times[letter].append(elapsed)
     ratios = [c / (a + b) for a, b, c in zip(*times.values(), strict=True)]
 
     where = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} threads'
     size = 'x'.join(map(str, args.image_size))
+    teacher = [args.precision or '', 'compiled' * args.compile, 'with a stream' * args.stream]
+    where += ', CPU time' * args.cpu_time
+    where += ''.join(f', teacher {how}' for how in teacher if how)
     print(
         f'{args.config}: {size} px, batch {args.batch_size}, AMP {"on" if args.amp else "off"}, '
         f'{where}, torch {torch.__version__}, {args.rounds} interleaved rounds'

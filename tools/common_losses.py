@@ -84,6 +84,9 @@ HEADS = tuple(Size(tuple((n, 80, side, side) for side in LEVELS)) for n in (2, 8
 GFL_HEADS = tuple(
     Size((*size.student, *((n, 68, side, side) for side in LEVELS))) for n, size in zip((2, 8), HEADS, strict=True)
 )
+BOX_HEADS = tuple(
+    Size((*size.student, *((n, 4, side, side) for side in LEVELS))) for n, size in zip((2, 8), HEADS, strict=True)
+)
 #: Of a network for half as many classes.
 OLDER_LOGITS = tuple(
     Size(size.student, ((size.student[0][0], size.student[0][1] // 2),), size.in_step) for size in LOGITS[:3]
@@ -151,6 +154,20 @@ def connect_to_anchors(loss: Any, student: Sequence[Tensor], teacher: Sequence[T
         return found
 
     loss.grid = SimpleNamespace(classes=80, anchors=anchors)
+
+
+def connect_to_points(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """And with points at each place, whose distances to a box's sides are the numbers, as FCOS has."""
+
+    def places(sizes: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
+        return [like.new_ones(height * width, 2) for height, width in sizes]
+
+    def decode(numbers: Tensor, where: Tensor, strides: Tensor) -> Tensor:
+        distances = numbers.abs()
+        return torch.cat([where - distances[:, :2], where + distances[:, 2:]], 1)
+
+    strides = ((8.0, 8.0),) * (len(student) // 2)
+    loss.grid = SimpleNamespace(classes=80, bins=0, strides=strides, places=places, decode=decode)
 
 
 @dataclass(frozen=True)
@@ -674,6 +691,20 @@ def ld(
     return torch.stack(values).sum()
 
 
+def cross_kd(loss: Any, student: Sequence[Tensor], teacher: Sequence[Tensor], assignments: Any) -> Tensor:
+    """Every position in a row of classes and in four of bins, before those of positive ones are taken."""
+    half, found = len(student) // 2, []
+    for z_s, z_t in zip(student[half:], teacher[half:], strict=True):
+        rows = [x.permute(0, 2, 3, 1).reshape(-1, 4, x.size(1) // 4) / loss.temperature for x in (z_s, z_t)]
+        kl = F.kl_div(rows[0].log_softmax(2), rows[1].softmax(2), reduction='none')
+        found.append(kl.sum(2).mean(1) * loss.temperature**2)
+    classes = student[0].size(1)
+    scores = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, classes) for x in teacher[:half]]).sigmoid().amax(1)
+    weights = scores * (torch.cat(list(assignments)) < classes)
+    boxes = (torch.cat(found) * weights).sum() / weights.sum().clamp_min(1)
+    return qfl_kd(loss, student[:half], teacher[:half], assignments) + loss.box_weight * boxes
+
+
 #: By the name of the loss or function.
 ENTRIES = {
     # logits
@@ -727,6 +758,8 @@ ENTRIES = {
     'LogitsGraphLoss': Entry(TEACHERS_LOGITS, None),
     'FlowLoss': Entry(VECTORS, flow),
     # detection: dense heads
+    'BCKDLoss': Entry(BOX_HEADS, None, signed=True, connect=connect_to_points, takes='boxes of all positions'),
+    'CrossKDLoss': Entry(GFL_HEADS, cross_kd, {'boxes': 'distributions'}, signed=True),
     'DenseKDLoss': Entry(HEADS, sigmoid_kd, signed=True),
     'LDLoss': Entry(GFL_HEADS, ld, signed=True),
     'LDLoss: valuable region': Entry(GFL_HEADS, None, {'valuable_weight': 1.0}, signed=True, connect=connect_to_anchors,

@@ -1,6 +1,6 @@
-"""Reads configs/recipes.toml, and writes the tables of configs/README.md from it.
+"""Reads configs/recipes.toml, and writes the tables of configs/README.md and docs/reproducing.md from it.
 
-python tools/recipes.py            # is the README what the table says?
+python tools/recipes.py            # are they what the table says?
 python tools/recipes.py --write    # make it so
 """
 
@@ -332,22 +332,29 @@ def _keys(entry: Mapping[str, Any], among: set[str], where: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compares the README with the table, or writes it."""
+    """Compares both pages with the table, or writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--write', action='store_true', help='write the tables into configs/README.md')
+    parser.add_argument('--write', action='store_true', help='write the tables')
     args = parser.parse_args(argv)
-    text = README.read_text()
-    try:
-        new = update(text, read())
-    except ValueError as error:
-        print(f'recipes: {error}', file=sys.stderr)
+    sys.path.insert(0, str(CONFIGS.parent))
+    from tools import reproduced
+
+    stale = []
+    for page, made in ((README, update), (reproduced.PAGE, reproduced.update)):
+        text = page.read_text()
+        try:
+            new = made(text, read())
+        except ValueError as error:
+            print(f'recipes: {error}', file=sys.stderr)
+            return 1
+        if new != text:
+            stale.append('/'.join(page.parts[-2:]))
+            if args.write:
+                page.write_text(new)
+    if stale and not args.write:
+        print(f'{", ".join(stale)}: stale, run python tools/recipes.py --write', file=sys.stderr)
         return 1
-    if args.write:
-        README.write_text(new)
-    elif new != text:
-        print('configs/README.md is stale: python tools/recipes.py --write', file=sys.stderr)
-        return 1
-    print('configs/README.md says what configs/recipes.toml does')
+    print('configs/README.md and docs/reproducing.md say what configs/recipes.toml does')
     return 0
 
 

@@ -143,6 +143,7 @@ class Env:
         self.active = active
         self.python = Path(sys.executable) if active else path / 'bin' / 'python'
         self.stamp = path / 'mmkd_plugin.stamp'
+        self.docs_stamp = path / 'mmkd_plugin.docs.stamp'
         self.marker = path / 'mmkd_plugin.installing'
         self.site_packages = path / 'lib' / f'python{PY}' / 'site-packages'
         self.link = self.site_packages / '_mmkd_torch.pth'
@@ -318,7 +319,23 @@ def install(stack: str, env: Env, torch_env: Env, pins: list[str], torch_digest:
     run(f'import {stack}', [env.python, '-c', CHECK])
 
 
-def setup(stack: str, env: Env, torch: str, torchvision: str | None) -> None:
+def add_docs(env: Env, wanted: str) -> None:
+    """Installs what builds the documentation into a complete environment.
+
+    The environment's stamp is away meanwhile: one in which pip was killed is made anew.
+    """
+    reached = env.stamp.read_text()
+    env.stamp.unlink()
+    print('What builds the documentation: under a minute', flush=True)
+    try:
+        env.pip('install docs', '-r', ROOT / 'requirements' / 'docs.txt')
+        env.docs_stamp.write_text(wanted)
+    finally:
+        if not env.marker.exists():
+            env.finish(reached)
+
+
+def setup(stack: str, env: Env, torch: str, torchvision: str | None, docs: bool = False) -> None:
     """Brings an environment to completion; returns at once if it is complete."""
     torch_env = env if env.active else Env(ROOT / ('.venv-torch' if torch == TORCH else f'.venv-torch-{torch}'))
     if env.active:
@@ -328,10 +345,15 @@ def setup(stack: str, env: Env, torch: str, torchvision: str | None) -> None:
     torch_digest = digest(*pins)
     wanted = digest(*pins, stack, files=[stack, *OURS])
 
+    docs_wanted = digest('docs', files=['docs'])
+
     def complete() -> bool:
         return env.is_complete(wanted) and (env.active or torch_env.is_complete(torch_digest))
 
-    if complete():
+    def documented() -> bool:
+        return not docs or (env.docs_stamp.is_file() and env.docs_stamp.read_text() == docs_wanted)
+
+    if complete() and documented():
         return
     WORK.mkdir(exist_ok=True)
     with (WORK / 'lock').open('w') as lock:
@@ -346,6 +368,8 @@ def setup(stack: str, env: Env, torch: str, torchvision: str | None) -> None:
             install(stack, env, torch_env, pins, torch_digest)
             env.finish(wanted)
             print(f'{env.path} is ready.', flush=True)
+        if not documented():
+            add_docs(env, docs_wanted)
 
 
 def make_bridges() -> None:
@@ -367,18 +391,20 @@ def main() -> int:
     parser.add_argument('--torch', default=TORCH, help=f'version of torch (default: {TORCH})')
     parser.add_argument('--torchvision', help='its version (default: the one that fits torch)')
     parser.add_argument('--env', default='.venv', help="folder, or 'active': the active environment with its own torch")
+    parser.add_argument('--docs', action='store_true', help='with what builds the documentation')
     parser.add_argument('--python', help='interpreter to make the environment with (default: the one that runs this)')
     args = parser.parse_args()
     if args.python:
         command = [args.python, __file__, '--stack', args.stack, '--torch', args.torch, '--env', args.env]
-        os.execvp(args.python, command + (['--torchvision', args.torchvision] if args.torchvision else []))
+        command += ['--torchvision', args.torchvision] if args.torchvision else []
+        os.execvp(args.python, command + (['--docs'] if args.docs else []))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended, too
     try:
         if not (3, 10) <= sys.version_info[:2] <= (3, 12):
             raise SetupError(f'This is Python {PY}; 3.10, 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11')
         active = args.env == 'active'
         env = Env(Path(sys.prefix) if active else Path(args.env).resolve(), active)
-        setup(args.stack, env, args.torch, args.torchvision or TORCHVISION.get(args.torch))
+        setup(args.stack, env, args.torch, args.torchvision or TORCHVISION.get(args.torch), args.docs)
         make_bridges()
     except SetupError as error:
         print(f'\nset-up: {error}', file=sys.stderr)

@@ -2,10 +2,11 @@
 
 from .digit_scenes import DigitScenes, digit_scenes_root
 from .digits import Digits, load_digits
-from .indexed import INDEX, IndexedDataset, rewrapped_loader
+from .indexed import INDEX, VIEW, IndexedDataset, rewrapped_loader
 
 __all__ = [
     'INDEX',
+    'VIEW',
     'DigitScenes',
     'Digits',
     'IndexedDataset',

@@ -13,6 +13,8 @@ from ..randomness import Replay
 
 #: Where a data sample's metainfo holds its index in the outermost data set.
 INDEX = 'sample_index'
+#: The same of the view that its pipeline drew, where :attr:`IndexedDataset.replay` is set.
+VIEW = 'sample_view'
 _SETTINGS = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
     'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order',
@@ -27,7 +29,7 @@ class IndexedDataset(Dataset):
     ``BaseDataset`` refuses an image, what mmengine draws in its place carries -1.
 
     With :attr:`replay` set, what the pipeline draws for an entry follows from a seed, a view and the
-    entry's index alone, in any worker and process.
+    entry's index alone, in any worker and process, and the data sample tells the view (:data:`VIEW`).
 
     All other attributes are those of the data set, to read and to set.
 
@@ -95,7 +97,7 @@ class IndexedDataset(Dataset):
                 f'{type(owner).__name__} gives no data sample to carry the index: end its pipeline with PackInputs or '
                 "PackDetInputs; an entry of another data set is a dictionary with 'data_samples'"
             )
-        sample.set_metainfo({INDEX: index})
+        sample.set_metainfo({INDEX: index, **({VIEW: self.replay.view} if self.replay else {})})
         return results
 
 

@@ -21,6 +21,8 @@ def check_term(term: Term, student: Network, sources: Mapping[str, Source]) -> N
             '(mixup, cutmix or to_onehot): remove train_cfg.augments / batch_augments / to_onehot, or use '
             'KDLoss with a trained teacher'
         )
+    for name in term.sources:
+        sources[name].read_by(term.who, term.taps(name), term[0])
     same = [name for name in term.sources if isinstance(sources[name], Own) and name != 'student']
     if any(term.learner == 'student' and term.taps(name) == term.taps('student') for name in same):
         raise ValueError(

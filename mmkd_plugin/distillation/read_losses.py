@@ -186,6 +186,18 @@ def _refuse(on: Any, name: str, sides: list[str]) -> None:
     )
 
 
+def read_through(given: Any, who: str) -> list[Tap]:
+    """Where the learner's values are written into a source's pass.
+
+    Raises:
+        ValueError: If it is no path, and no list of paths.
+    """
+    paths = [given] if isinstance(given, str) else given
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) for path in paths):
+        raise ValueError(f"{who} has through={given!r}, expected 'module.path' of the source, or a list of these")
+    return [Tap.parse(path) for path in paths]
+
+
 def read_schedule(cfg: Mapping[str, Any] | None, name: str) -> Schedule:
     """A schedule from its dict (None: always active).
 

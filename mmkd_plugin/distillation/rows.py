@@ -50,9 +50,11 @@ def locate(term: Term, networks: Mapping[str, Network]) -> None:
 
 def _share_grid(term: Term, networks: Mapping[str, Network]) -> None:
     """See that all dense heads that it reads score the same places, and tell the loss which."""
-    read = term.sources if term.through else term.on  # what goes through a source is read there
     outputs = term.dense_outputs
-    grids = {side: networks[side].dense_grid(term.on[side], outputs, term.who) for side in read}
+    grids = {  # what goes through a source is read there
+        side: networks[side].dense_grid(taps, outputs, term.who, read=not term.through or side != term.learner)
+        for side, taps in term.on.items()
+    }
     check_grids(grids, outputs, term.who)
     for module in term:
         module.grid = next(iter(grids.values()))  # type: ignore[assignment]

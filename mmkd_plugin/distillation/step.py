@@ -57,10 +57,14 @@ class Distillation(nn.Module):
         super().__init__()
         check_input_shape(input_shape)
         self.start = None if start is None else Start(start, student, sources)
+        if self.start:
+            sources[self.start.teacher].weights_wanted = True
         peers = {name: source for name, source in sources.items() if source.learns}
         losses = check_losses(losses, may_be_empty=start is not None)
         entries = for_each_learner(losses, [name for name, peer in peers.items() if peer.apart])
-        terms = {n: Term(n, entry.cfg, list(sources), list(peers), entry.share) for n, entry in entries.items()}
+        face = network_of(student)
+        networks = {'student': face, **{name: source.network(face) for name, source in sources.items()}}
+        terms = {n: Term(n, e.cfg, list(sources), list(peers), e.share, networks) for n, e in entries.items()}
         self.losses = nn.ModuleDict(terms)
         self._in_order = hand_over(self.terms)
         read = {side for term in self.terms for side in (term.learner, *term.sources)}
@@ -90,6 +94,9 @@ class Distillation(nn.Module):
         #: RoIs are their rows. They are read in every step, also where no loss that is on asks for them.
         self.observe_taught: dict[str, dict[Tap, BoxBranch | None]] = {}
         self.observed_taught: dict[str, dict[Tap, Tensor]] = {}
+        #: Who is shown the losses of each step, by name and with their graph, before they are added up. A copy of the
+        #: model takes them along, so that whoever listens should be here for a step, and not for a run.
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self.finite = FiniteGuard()
         self.phases = Phases()
         self.phase_log = PhaseLog()
@@ -178,7 +185,9 @@ class Distillation(nn.Module):
         if not self._compared_with_resumed and plan.progress.epochs is not None:
             self._compared_with_resumed = True
             compare_with_resumed(self)
-        batch = Batch(images, data_samples, None, plan.progress)
+        batch = Batch(images, data_samples, self.sizes.of(images, data_samples), plan.progress)
+        for name, taps in self._wanted(plan.due, self.observe_taught).items():
+            self.sources[name].begin(batch, taps)
         trains = torch.is_grad_enabled()
         watching: Any = nullcontext({})
         if trains and not plan.is_plain:
@@ -211,7 +220,6 @@ class Distillation(nn.Module):
             own = dict(run_student())
         if clash := [term.name for term in self.terms if term.name in own]:
             raise ValueError(f'the student already has losses {clash}: rename yours')
-        batch.sizes = self.sizes.of(batch.images, batch.data_samples)
         batch.regions = self.regions = read_regions(recorded, branches, len(batch.images))
         batch.assigned = {head: _labels(recorded.all_of(tap)) for head, tap in self._assigned.items()}
         seen = recorded.values(tap for tap in self.observe if recorded.peek(tap) is not None)
@@ -234,7 +242,7 @@ class Distillation(nn.Module):
             name: {tap: rows for tap, rows in taps.items() if rows is None or rows in batch.regions}
             for name, taps in self.observe_taught.items()
         }
-        wanted = {name: self.routes.wanted(name, active) | observed.get(name, {}) for name in self.sources}
+        wanted = self._wanted(active, observed)
         taught = {name: self.sources[name].read(batch, taps) for name, taps in wanted.items() if taps}
         self.observed_taught = {name: {tap: taught[name][tap] for tap in taps} for name, taps in observed.items()}
         losses = {}
@@ -247,6 +255,12 @@ class Distillation(nn.Module):
                 raise RuntimeError(f'{term.who} gives a value without gradient, so that it would teach nothing')
             losses[term.name] = scaled(term.name, value, plan.factors[term.name])
         return losses
+
+    def _wanted(
+        self, terms: Sequence[Term], observed: Mapping[str, dict[Tap, BoxBranch | None]]
+    ) -> dict[str, dict[Tap, BoxBranch | None]]:
+        """By source, what is read of it."""
+        return {name: self.routes.wanted(name, terms) | observed.get(name, {}) for name in self.sources}
 
     def _leave_out(
         self,

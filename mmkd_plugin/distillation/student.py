@@ -42,6 +42,8 @@ class DistilledMixin:
 
         Where learners take turns, the last one logs what all of them gave.
         """
+        for listener in self.distill.listeners:
+            listener(losses)
         total, logged = super().parse_losses(losses)  # type: ignore[misc]
         if isinstance(total, Tensor):
             total.distilled_part = DistilledPart(losses, self.distill)  # type: ignore[attr-defined]
@@ -99,7 +101,7 @@ def distill(
     Args:
         model: The student, any mmengine ``BaseModel``.
         losses: By name: ``dict(type='KDLoss', on='head.fc', ...)``. ``on`` names the modules to
-            compare; see the README for all keys. An entry that is None is dropped.
+            compare; see docs/configuration.md for all keys. An entry that is None is dropped.
         teacher: A model zoo config name, ``dict(config=..., checkpoint=...)``,
             ``dict(model=..., checkpoint=...)``, a built and trained module, or ``dict(type=...)`` for
             another kind of source: ``Own``, ``Labels``, ``Peer``, ``Route``, ``Average``. None if no loss reads one.

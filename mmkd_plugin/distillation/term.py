@@ -11,7 +11,8 @@ from ..facts import NEEDS, Batch, Facts, KnownNetworks, Progress, TapShape, Trai
 from ..losses import DistillLoss
 from ..networks import BoxBranch, Network, Tap
 from ..options import check_mapping
-from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule
+from .dense_places import whole_heads
+from .read_losses import build_loss, check_name, loss_class, read_on, read_schedule, read_through
 
 #: By side (the learner, sources), tapped values.
 Values = Mapping[str, Mapping[Tap, Tensor]]
@@ -34,6 +35,7 @@ class Term(nn.ModuleList):
         sources: The names there are.
         peers: Those of them that learn.
         share: A factor on its weight.
+        networks: By side; with them, dense heads may be named as a whole.
 
     Raises:
         ValueError: If the name, a key, or what the loss needs is not understood.
@@ -46,6 +48,7 @@ class Term(nn.ModuleList):
         sources: Sequence[str],
         peers: Sequence[str] = (),
         share: float = 1.0,
+        networks: Mapping[str, Network] | None = None,
     ) -> None:
         check_name(name)
         who = f"losses['{name}']"
@@ -60,7 +63,9 @@ class Term(nn.ModuleList):
         if learner not in ('student', *peers):
             raise ValueError(f'{who} has learner={learner!r}, expected one of {["student", *peers]}')
         on = read_on(special['on'], name, sources, special['teacher'], learner, first.sides)
-        through = _read_through(special['through'] or (), who)
+        through = read_through(special['through'] or (), who)
+        if first.dense_outputs and networks:
+            on, through = whole_heads(on, through, learner, first, networks, f'{who} ({kind.__name__})')
         schedule = read_schedule(special['schedule'], name)
         lengths = _lengths(on, through, learner, first, who)
         layers = 1 if first.relates_layers else max(lengths)
@@ -280,13 +285,6 @@ def _lengths(on: Mapping[str, list[Tap]], through: list[Tap], learner: str, loss
             'one'
         )
     return list(lengths.values())
-
-
-def _read_through(given: Any, who: str) -> list[Tap]:
-    paths = [given] if isinstance(given, str) else given
-    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) for path in paths):
-        raise ValueError(f"{who} has through={given!r}, expected 'module.path' of the source, or a list of these")
-    return [Tap.parse(path) for path in paths]
 
 
 def _flat(layers: Mapping[str, Any]) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """What happens between training steps."""
 
+from .diagnose import DiagnoseHook
 from .distill import DistillHook
 from .epoch_seed import EpochSeedHook
 from .in_turn import InTurnHook
@@ -9,6 +10,7 @@ from .phase import PhaseHook
 from .teacher_eval import TeacherEvalHook
 
 __all__ = [
+    'DiagnoseHook',
     'DistillHook',
     'EpochSeedHook',
     'InTurnHook',

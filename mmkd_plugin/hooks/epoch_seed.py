@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..datasets.indexed import index_training_data, owners, transforms_of
-from ..options import check_bool
+from ..options import check_bool, check_whole
 from ..randomness import Replay, seed_everything
 
 
@@ -30,17 +30,24 @@ class EpochSeedHook(Hook):
     Args:
         by_sample: What the pipeline draws for a sample follows from (seed, epoch, index of the sample): the same
             images with any number of workers and processes, persistent or not.
+        views: With ``by_sample``: there are so many draws of the pipeline, and epoch e shows number e mod views, drawn
+            from (view_seed, view, index); None: each epoch has its own, from the run's seed. A knowledge store sets it.
+        view_seed: What views are drawn from, the same in runs with other seeds.
 
     Raises:
-        ValueError: If ``by_sample`` is no boolean.
+        ValueError: If an argument is of another kind, or there are views without ``by_sample``.
         RuntimeError: Before training: if ``by_sample`` meets a loop that is not epoch-based, or a transform that shows
             images which it remembers.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, by_sample: bool = False) -> None:
+    def __init__(self, by_sample: bool = False, views: int | None = None, view_seed: int = 0) -> None:
         self.by_sample = check_bool(by_sample, 'EpochSeedHook: by_sample')
+        self.views = None if views is None else check_whole(views, 'EpochSeedHook: views', 1)
+        self.view_seed = check_whole(view_seed, 'EpochSeedHook: view_seed')
+        if views is not None and not by_sample:
+            raise ValueError(f'EpochSeedHook: views={views} given without by_sample=True, which shows them')
         self._replay: Replay | None = None
 
     def before_train(self, runner: Any) -> None:
@@ -53,8 +60,9 @@ class EpochSeedHook(Hook):
                     'pass over the data would show the same images'
                 )
             data = index_training_data(loop)
-            _refuse_memories(data)
-            self._replay = data.replay = Replay(runner.seed or 0)
+            refuse_memories(data)
+            seed = (runner.seed or 0) if self.views is None else self.view_seed
+            self._replay = data.replay = Replay(seed)
         elif getattr(runner.train_dataloader, 'persistent_workers', False):
             runner.logger.warning(
                 'EpochSeedHook: train_dataloader.persistent_workers=True, so a resumed run will draw other '
@@ -67,7 +75,7 @@ class EpochSeedHook(Hook):
         seed = (runner.seed or 0) * 1_000_003 + runner.epoch * 1_009
         seed_everything(seed + get_rank())
         if self._replay:
-            self._replay.show(runner.epoch)
+            self._replay.show(runner.epoch % self.views if self.views else runner.epoch)
         loader = runner.train_dataloader
         if loader.num_workers:
             # apart from the seeds of this process and of the neighbouring epochs
@@ -76,7 +84,7 @@ class EpochSeedHook(Hook):
             )
 
 
-def _refuse_memories(dataset: Any) -> None:
+def refuse_memories(dataset: Any) -> None:
     """Mmdet's cached mixtures show images that this worker has met before."""
     for owner in owners(dataset.dataset):
         for transform in transforms_of(getattr(owner, 'pipeline', ())):

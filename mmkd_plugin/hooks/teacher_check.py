@@ -49,13 +49,16 @@ def check_paths(model: Any, loader: Any) -> None:
             return
         sizes = model.distill.sizes.of(images, made.get('data_samples'))
         for teacher in model.distill.teachers.values():
+            if teacher.asleep:
+                continue
             for called in teacher.each():
                 own = getattr(teacher.model, 'data_preprocessor', None)
                 if own is not None:
                     alone = own(copy.deepcopy(batch), training=False)['inputs']
                     _compare_images(called, teacher.images(images, sizes), alone)
                     if alone.shape == images.shape:
-                        _compare_taps(teacher, called, images, sizes, alone)
+                        with teacher.as_a_whole():  # in less precision, rounding would hide what is looked for
+                            _compare_taps(teacher, called, images, sizes, alone)
 
 
 def _compare_images(called: str, shown: Tensor, alone: Tensor) -> None:
@@ -98,9 +101,13 @@ def draw_samples(loader: Any, count: int, size: int) -> Iterator[Any]:
     Yields:
         Batches.
     """
+    picks = sorted({index * (len(loader.dataset) - 1) // max(count - 1, 1) for index in range(count)})
+    yield from draw_at(loader, [picks[start : start + size] for start in range(0, len(picks), size)])
+
+
+def draw_at(loader: Any, batches: list[list[int]]) -> Iterator[Any]:
+    """The same, of given indices, batch by batch."""
     dataset = loader.dataset
-    picks = sorted({index * (len(dataset) - 1) // max(count - 1, 1) for index in range(count)})
-    batches = [picks[start : start + size] for start in range(0, len(picks), size)]
     if loader.num_workers:  # not here: what a data set opens when it is first asked, workers would share
         names = ('collate_fn', 'worker_init_fn', 'multiprocessing_context')
         settings = {name: getattr(loader, name) for name in names}

@@ -63,10 +63,18 @@ class TeacherEvalHook(DistillHook):
             raise RuntimeError(
                 'TeacherEvalHook needs val_dataloader, val_evaluator and val_cfg: add them or remove the hook'
             )
+        for teacher in model.distill.teachers.values():
+            if teacher.asleep and self.at_least:  # which only its weights can tell
+                teacher.wake()
+                teacher.get_ready(next(model.parameters()))
         check_paths(model, runner.train_loop.dataloader)
         loop = runner.val_loop
         classes = (getattr(loop.dataloader.dataset, 'metainfo', None) or {}).get('classes')
         for name, teacher in model.distill.teachers.items():
+            if teacher.asleep:
+                self._compare_classes(runner, name, teacher.classes, classes, model.distill.terms)
+                runner.logger.info(f'TeacherEvalHook: {name} is not evaluated, its store has all that it says')
+                continue
             if not isinstance(teacher.model, BaseModel):
                 self._compare_classes(runner, name, teacher.classes, classes, model.distill.terms)
                 runner.logger.warning(
@@ -76,7 +84,7 @@ class TeacherEvalHook(DistillHook):
                 continue
             for called in teacher.each():
                 self._compare_classes(runner, called, teacher.classes, classes, model.distill.terms)
-                with torch.no_grad(), keep_random_state():
+                with torch.no_grad(), keep_random_state(), teacher.as_a_whole():
                     for batch in loop.dataloader:
                         outputs = teacher.model.val_step(batch)
                         loop.evaluator.process(data_samples=outputs, data_batch=batch)
@@ -84,6 +92,8 @@ class TeacherEvalHook(DistillHook):
                 numbers = {k: v for k, v in metrics.items() if isinstance(v, Number)}
                 self.metrics.update({f'{called}/{k}': float(v) for k, v in numbers.items()})  # type: ignore[arg-type]
             self._check(called, metrics)  # of what it is in the end
+        if not self.metrics:
+            return
         values = ', '.join(f'{k}: {v:.4f}' for k, v in self.metrics.items())
         runner.logger.info(f'Before training, on the validation data: {values}')
 

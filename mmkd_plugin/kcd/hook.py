@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from torch.utils.data import BatchSampler, DataLoader
 
+from ..datasets.fingerprint import fingerprint
 from ..datasets.indexed import IndexedDataset, rewrapped_loader
 from ..options import check_bool, check_number, check_whole
 from .dataset import CondensedDataset, CondensedSampler
@@ -23,7 +24,7 @@ from .options import check_choice, check_dropped_value, check_path, check_schedu
 from .pace import Pace
 from .refuse_mixed import refuse_mixtures, refuse_planned_mixtures
 from .report import Report
-from .resume_check import check_data, check_next_round, check_options, check_rounds, fingerprint
+from .resume_check import check_data, check_next_round, check_options, check_rounds
 from .valuation import RANDOM, TABLES, ValueTable, condense, keep_counts, random_scores, rank
 
 

@@ -1,12 +1,7 @@
 """Whether a checkpoint's values belong to the data, the options and the rounds of the run that takes them over."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-
-from ..datasets.indexed import find_owner
 
 #: Options of KCDHook that a resumed run must share. The others show in the rounds and in how many each keeps, where a
 #: longer run may go on.
@@ -14,37 +9,6 @@ SHARED = ('value', 'dropped_value', 'logits', 'begin', 'alpha', 'rank_over', 'mi
 #: Options that checkpoints of earlier versions do not tell, and what they were.
 _EARLIER = {'dropped_value': 'last'}
 _ANEW = 'or start anew from its weights with load_from'
-
-
-def fingerprint(dataset: Any) -> str:
-    """A digest of all entries in order: the same data in another folder have the same.
-
-    Of an entry count the labels, and the last two parts of its ``img_path`` below the data set's
-    ``data_root``; the bytes of its ``img`` where there is no path.
-
-    Args:
-        dataset: mmengine's, or its wrappers of such.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for index in range(len(dataset)):
-        owner, place = find_owner(dataset, index)
-        info = owner.get_data_info(place)
-        path = info.get('img_path')
-        if path:
-            below = str(path).removeprefix(owner.data_root or '').replace('\\', '/').strip('/')
-            image = '/'.join(below.rsplit('/', 2)[-2:]).encode(errors='surrogateescape')
-        else:
-            image = np.asarray(info.get('img', ())).tobytes()
-        # lengths keep entries apart
-        digest.update(b'%d %b %b\n' % (len(image), image, _labels(info).encode()))
-    return digest.hexdigest()
-
-
-def _labels(info: Mapping[str, Any]) -> str:
-    if 'instances' in info:
-        return str([instance.get('bbox_label') for instance in info['instances']])
-    label = info.get('gt_label')
-    return str(label if isinstance(label, (int, type(None))) else np.asarray(label).tolist())
 
 
 def check_rounds(state: Mapping[str, Any], rounds: Sequence[int], counts: Sequence[int]) -> None:

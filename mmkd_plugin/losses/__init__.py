@@ -1,6 +1,9 @@
 """Distillation losses: tensors in, scalar out. Nothing in this room imports the runner."""
 
 from .base import DistillLoss
+from .detection.bckd import BCKDLoss
+from .detection.boxes import giou_loss
+from .detection.crosskd import CrossKDLoss
 from .detection.cwd import CWDLoss, cwd_loss
 from .detection.dense_kd import DenseKDLoss, QFLKDLoss, qfl_kd_loss, sigmoid_kd_loss
 from .detection.fgd import FGDLoss, fgd_attention, fgd_loss
@@ -42,10 +45,12 @@ from .relations.sp import SPLoss, sp_loss
 __all__ = [
     'ABLoss',
     'ATLoss',
+    'BCKDLoss',
     'CCLoss',
     'CRDLoss',
     'CWDLoss',
     'ConfidentEnsembleKDLoss',
+    'CrossKDLoss',
     'DISTLoss',
     'DKDLoss',
     'DenseKDLoss',
@@ -101,6 +106,7 @@ __all__ = [
     'flow_loss',
     'fsp_loss',
     'ft_loss',
+    'giou_loss',
     'hcl_loss',
     'ilod_loss',
     'irg_loss',

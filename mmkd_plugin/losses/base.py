@@ -89,9 +89,12 @@ class DistillLoss(nn.Module):
     relates_layers: ClassVar[bool] = False
     #: Whether the rows of its taps may be RoIs of a detector; False: they are images, and taps of RoIs are refused.
     takes_rois: ClassVar[bool] = True
-    #: What it compares of dense heads, all levels of each in order: ``('scores',)``, ``('scores', 'distributions')``.
-    #: Both heads must then score the same places, and :attr:`grid` is what is known of them.
-    dense_outputs: ClassVar[tuple[str, ...]] = ()
+    #: What it compares of dense heads, all levels of each in order: ``('scores',)``, ``('scores', 'distributions')``,
+    #: ``('scores', 'boxes')``. Both heads must then score the same places, and :attr:`grid` is what is known of them.
+    dense_outputs: tuple[str, ...] = ()
+    #: Whether what the learner has inside its dense head goes through the rest of its teacher's: it then has ``cut``
+    #: and ``branches``, after how many convolutions of which branches.
+    crosses_heads: ClassVar[bool] = False
     #: ``mmkd_plugin.networks.DenseGrid`` of the learner's dense head; None where nobody told, as where it stands alone.
     grid: Any = None
     #: Other entries of ``losses`` whose learnable parts it uses when these have been trained: by the argument that
@@ -166,6 +169,14 @@ class DistillLoss(nn.Module):
 
         Returns:
             What the log should say of it.
+        """
+        return None
+
+    def top_k_temperature(self) -> float | None:
+        """The temperature at whose softmax alone it reads the teacher's class scores; None: it reads more of them.
+
+        Where it is told, a knowledge store that keeps the largest scores only may teach it, see
+        :class:`mmkd_plugin.store.TopK`.
         """
         return None
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .dense_heads import DenseGrid, is_dense_head, read_grid
+from .dense_heads import DenseGrid, branch_taps, check_read, count_levels, is_dense_head, read_grid
 from .network import Network
 from .recording import Taps
 from .regions import BoxBranch
@@ -119,7 +119,28 @@ class Detector(Network):
         told = [head for head, loss in losses.items() if isinstance(loss, nn.Module)]
         return {head: Tap(f'{head}.loss_cls', of_input=True, index=(1,)) for head in told}
 
-    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
+    def count_levels(self, tap: Tap) -> int:
+        """Those of ``bbox_head`` or ``rpn_head``."""
+        head = getattr(self.model, tap.path, None)
+        whole = tap == Tap(tap.path) and tap.path in DENSE_HEADS and is_dense_head(head)
+        return count_levels(head) if whole else 0
+
+    def cut(self, tap: Tap, branches: Sequence[str], after: int, who: str) -> list[Tap]:
+        """Of heads that run ``cls_convs`` and ``reg_convs`` on each level."""
+        if not self.count_levels(tap):
+            return super().cut(tap, branches, after, who)
+        return branch_taps(getattr(self.model, tap.path), tap.path, branches, after, who, self.side)
+
+    def short_pass(self, written: Mapping[Tap, Tensor], read: Iterable[Tap]) -> Callable[[], None] | None:
+        """A dense head alone, on maps of 2x2: what lies before the places that are written is then almost free."""
+        names = {self.dense_head(tap) for tap in (*written, *read)}
+        head: Any = getattr(self.model, names.pop() or '', None) if len(names) == 1 else None
+        if not is_dense_head(head) or not isinstance(channels := getattr(head, 'in_channels', None), int):
+            return None
+        like = next(iter(written.values()))
+        return lambda: head([like.new_zeros(len(like), channels, 2, 2) for _ in range(count_levels(head))])
+
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str, read: bool = True) -> DenseGrid:
         """That of ``bbox_head`` or ``rpn_head``.
 
         Raises:
@@ -128,7 +149,9 @@ class Detector(Network):
         head = getattr(self.model, self.dense_head(taps[0]) or '', None)
         if not is_dense_head(head):
             return super().dense_grid(taps, outputs, who)
-        return read_grid(head, taps, outputs, who, self.side)
+        if read:
+            check_read(head, taps, outputs, who, self.side)
+        return read_grid(head, outputs, who, self.side)
 
     def check_read(self, recorded: Taps, again: Callable[[], Taps]) -> None:
         """Refuse what is not run, one level taken for all, and values that are others in training.

@@ -129,13 +129,36 @@ class Network:
             ValueError: If they have none.
         """
 
-    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str) -> DenseGrid:
-        """The grid of the dense head whose levels some taps read.
+    def count_levels(self, tap: Tap) -> int:
+        """On how many feature levels the dense head runs that a tap names as a whole; 0 if it names something else."""
+        return 0
+
+    def cut(self, tap: Tap, branches: Sequence[str], after: int, who: str) -> list[Tap]:
+        """What the branches of a dense head have after some of their convolutions, branch by branch and level by level.
+
+        Args:
+            tap: The head.
+            branches: Of ``cls_convs`` and ``reg_convs``.
+            after: How many convolutions; 0 is what the branch takes in.
+            who: What reads it, for errors.
+
+        Raises:
+            ValueError: If the head has no such branches, or shorter ones.
+        """
+        raise ValueError(f"{who} cuts dense heads of detectors, and '{tap}' of the {self.side} is none")
+
+    def short_pass(self, written: Mapping[Tap, Tensor], read: Iterable[Tap]) -> Callable[[], None] | None:
+        """A pass that gives what is read, where it follows from what is written; None where nobody knows one."""
+        return None
+
+    def dense_grid(self, taps: Sequence[Tap], outputs: Sequence[str], who: str, read: bool = True) -> DenseGrid:
+        """The grid of the dense head that some taps lie in.
 
         Args:
             taps: All levels of each output, in order.
             outputs: What these are to be, see ``DistillLoss.dense_outputs``.
             who: What reads them, for errors.
+            read: Whether these outputs are read there; otherwise the taps may lie anywhere in the head.
 
         Raises:
             ValueError: If they read something else.

@@ -27,6 +27,7 @@ class Taps:
             whatever is computed after it.
         write: Tensors that take the place of what modules put out or take in, at the call that the tap names or
             else at each; the pass goes on with them.
+        any_size: Whether maps that are written may have another height and width than those in their place.
         every: Places whose values are kept at each call, tensors or not; see :meth:`all_of`.
 
     Raises:
@@ -43,13 +44,14 @@ class Taps:
         settle: Mapping[str, Collection[Tap]] | None = None,
         write: Mapping[Tap, Tensor] | None = None,
         every: Iterable[Tap] = (),
+        any_size: bool = False,
     ) -> None:
         self.taps = list(dict.fromkeys(taps))
         self.side = side
         self.clone = clone
         self._settle = dict(settle or {})
         self._settled: dict[Tap, tuple[Tensor, int]] = {}
-        self._write = dict(write or {})
+        self._write, self._any_size = dict(write or {}), any_size
         self._every: dict[Tap, list[Any]] = {tap: [] for tap in every}
         self.counts: dict[str, int] = {}
         self._needed = None if calls is None else {path: self._last_call(path, calls[path]) for path in self._paths()}
@@ -97,7 +99,9 @@ class Taps:
             for tap in writes:
                 if tap.call in (None, call):
                     new = self._write[tap].clone()  # a module that works in place must not change the original
-                    args = tap.replace(args, new) if tap.index else (tap.replace(args[0], new), *args[1:])
+                    old = args if tap.index else args[0]
+                    changed = tap.replace(old, new, self._any_size)
+                    args = changed if tap.index else (changed, *args[1:])
             for tap in reads:
                 if tap.call in (None, call):
                     self._keep(tap, args if tap.index or not args else args[0])
@@ -114,7 +118,7 @@ class Taps:
             call = self.counts.get(path, 0)
             for tap in writes:
                 if tap.call in (None, call):
-                    output = tap.replace(output, self._write[tap].clone())
+                    output = tap.replace(output, self._write[tap].clone(), self._any_size)
             for tap in reads:
                 if tap.call in (None, call):
                     self._keep(tap, output)

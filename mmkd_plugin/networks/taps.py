@@ -88,15 +88,21 @@ class Tap:
             value = value[0]
         return value
 
-    def replace(self, value: Any, tensor: Tensor) -> Any:
+    def replace(self, value: Any, tensor: Tensor, any_size: bool = False) -> Any:
         """The value with another tensor in place of the one that :meth:`select` gives.
+
+        Args:
+            value: What the module put out or took in.
+            tensor: The other.
+            any_size: Whether a map of another height and width may take its place.
 
         Raises:
             TapError: If there is none.
             ValueError: If the other has another shape.
         """
         before = self.select(value)
-        if before.shape != tensor.shape:
+        of_size = 2 if any_size and before.ndim == tensor.ndim else max(before.ndim, tensor.ndim)
+        if before.shape[:of_size] != tensor.shape[:of_size]:
             raise ValueError(f"'{self}' has the shape {tuple(before.shape)}, and {tuple(tensor.shape)} was to go there")
         index = self.index or ((0,) if value is not before else ())
         return _with(value, index, tensor)

@@ -11,6 +11,7 @@ from .preprocessing import SizesBeforePadding
 from .route import Route
 from .source import SOURCES, Source, build_source, check_apart
 from .stages import Stages
+from .stored import Stored
 
 __all__ = [
     'DISTILLED_KEYS',
@@ -26,6 +27,7 @@ __all__ = [
     'SizesBeforePadding',
     'Source',
     'Stages',
+    'Stored',
     'TeacherSpec',
     'build_source',
     'build_teacher',

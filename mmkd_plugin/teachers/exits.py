@@ -25,7 +25,7 @@ class Exits(Source):
     brings the map of its stage to the channels and size of the deepest one, a ``pool`` over positions, and a classifier
     ``fc``. It reads the map in the student's own pass, with gradient, so that what exits learn trains the stages too.
     ``mmkd_plugin.losses.KDLoss`` and ``FitNetLoss(regressor='identity')`` with ``learner='exits'`` are the other two
-    terms of the paper:
+    terms of the paper::
 
         teachers=dict(exits=dict(type='Exits', after=['backbone.layer1', 'backbone.layer2', 'backbone.layer3'],
                                  to='backbone.layer4', task_loss=dict(loss_weight=0.7)))

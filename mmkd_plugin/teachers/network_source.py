@@ -38,6 +38,8 @@ class NetworkSource(Source):
         self._calls: dict[str, int] = {}
         self._clone: set[Tap] = set()
         self._input_shape: tuple[int, ...] = ()
+        # by what is written: whether a part of a pass gives what follows from that
+        self._short: dict[frozenset[Tap], bool] = {}
 
     @property
     def face(self) -> Network:
@@ -106,13 +108,37 @@ class NetworkSource(Source):
         return self._run(self._shown(batch.images, batch.sizes), taps, self._rois(batch, taps))
 
     def read_through(self, batch: Batch, taps: Wanted, written: Mapping[Tap, Tensor]) -> dict[Tap, Tensor]:
-        """As :meth:`read`, of a second pass that goes on with what is written, and with gradient into that."""
+        """As :meth:`read`, of a second pass that goes on with what is written, and with gradient into that.
+
+        Where a network knows a part of a pass that gives the same, as a dense head alone, only that is run; whether it
+        does is tried once.
+        """
         with torch.no_grad():  # what is written carries the gradient, the images none
             images = self._shown(batch.images, batch.sizes)
         if not self.ready:  # a dry run, before it has followed anybody
             own = next(self.model.parameters(), images)
             images, written = images.to(own), {tap: value.to(own) for tap, value in written.items()}
-        return self._run(images, taps, self._rois(batch, taps), written)
+        rois, key = self._rois(batch, taps), frozenset((*written, *taps))
+        if key not in self._short:
+            self._short[key] = self._gives_the_same(images, taps, rois, written)
+        return self._run(images, taps, rois, written, short=self._short[key])
+
+    @torch.no_grad()
+    def _gives_the_same(
+        self, images: Tensor, taps: Wanted, rois: Mapping[BoxBranch, Tensor], written: Mapping[Tap, Tensor]
+    ) -> bool:
+        """Whether a short pass does, on noise."""
+        if self.face.short_pass(written, taps) is None:
+            return False
+        draw = torch.Generator().manual_seed(0)
+        images, *noise = (torch.randn(x.shape, generator=draw).to(x) for x in (images, *written.values()))
+        written = dict(zip(written, noise, strict=True))
+        whole = self._run(images, taps, rois, written)
+        try:
+            part = self._run(images, taps, rois, written, short=True)
+        except (ValueError, TypeError, RuntimeError, IndexError):
+            return False
+        return all(_same(part[tap].float(), whole[tap].float()) for tap in taps)
 
     def _rois(self, batch: Batch, taps: Wanted) -> dict[BoxBranch, Tensor]:
         return {own: batch.regions[of_student].rois for own, of_student in self._branches(taps).items()}
@@ -127,11 +153,16 @@ class NetworkSource(Source):
         rois: Mapping[BoxBranch, Tensor],
         written: Mapping[Tap, Tensor] | None = None,
         whole: bool = False,
+        short: bool = False,
     ) -> dict[Tap, Tensor]:
         calls = None if whole else self._calls
-        recorded = Taps(self.model, taps, self.name, self._clone, calls, write=written)
+        recorded = Taps(self.model, taps, self.name, self._clone, calls, write=written, any_size=short)
+        part = self.face.short_pass(written, recorded.taps) if short and written else None
         with recorded.recording():
-            self.face.run(images, {tap.path for tap in (*recorded.taps, *(written or {}))}, rois)
+            if part:
+                part()
+            else:
+                self.face.run(images, {tap.path for tap in (*recorded.taps, *(written or {}))}, rois)
         return recorded.values()
 
     def images(self, images: Tensor, sizes: Sizes | None = None) -> Tensor:
@@ -142,3 +173,10 @@ class NetworkSource(Source):
     def alone(self, images: Tensor, rois: Mapping[BoxBranch, Tensor] | None = None) -> dict[Tap, Tensor]:
         """All tapped values of a whole pass on images that its own data preprocessor made; to compare with."""
         return self._run(images, self.taps, rois or {}, whole=True)
+
+
+def _same(got: Tensor, expected: Tensor) -> bool:
+    """Equal up to rounding, in units of what the expected differs by from its mean."""
+    if got.shape != expected.shape:
+        return False
+    return bool((got - expected).abs().max() <= 1e-3 * (expected - expected.mean()).abs().max().clamp_min(1e-6))

@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from ..files.configs import read_config
 from ..files.fitting import Rule, load_exactly
 from ..options import check_bool
 from ..randomness import keep_random_state
+from .precision import Precision
 
 #: What says which network a source has, and where its weights are.
 NETWORK_KEYS = (
     'config', 'model', 'checkpoint', 'allow_missing', 'allow_unexpected', 'revise_keys', 'state_key', 'trust_pickle',
 )  # fmt: skip
-_KEYS = (*NETWORK_KEYS, 'untrained', 'optimize')
+#: How a frozen one is run.
+RUNNING_KEYS = ('optimize', 'precision', 'compile', 'stream')
+_KEYS = (*NETWORK_KEYS, 'untrained', *RUNNING_KEYS)
 _WEIGHTS = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl', '.tar', '.onnx')
 #: What `Distilled` adds to a student's model dict.
 DISTILLED_KEYS = ('student', 'teacher', 'teachers', 'losses', 'task_loss', 'input_shape', 'start')
@@ -44,6 +47,9 @@ class TeacherSpec:
         model: The network; weights still random unless ``checkpoint`` is None.
         checkpoint: Path or address of its weights; None when it needs none.
         optimize: Fold batch norms and use channels_last.
+        precision: What it computes in; None for what the student's batch is in, and its autocast.
+        compile: Compile what nobody looks into.
+        stream: Where a GPU is used, begin its pass beside the student's, if it needs only the images.
         allow_missing: Prefixes of keys that the checkpoint may lack.
         allow_unexpected: Prefixes of keys that the checkpoint may have besides.
         revise_keys: Regular expressions and replacements for the checkpoint's keys, as in mmengine's
@@ -52,12 +58,16 @@ class TeacherSpec:
         trust_pickle: Load pickled Python objects from the checkpoint.
         classes: What it was trained to tell apart, as its checkpoint says; known once that is read.
         built: Whether it was given as a built module, weights and all.
+        architecture: The model dictionary that it was built from, resolved; empty for a built module.
     """
 
     name: str
     model: Any
     checkpoint: str | None = None
     optimize: bool = True
+    precision: Precision | None = None
+    compile: bool = False
+    stream: bool = False
     allow_missing: tuple[str, ...] = ()
     allow_unexpected: tuple[str, ...] = ()
     revise_keys: tuple[Rule, ...] = ()
@@ -65,6 +75,7 @@ class TeacherSpec:
     trust_pickle: bool = False
     classes: tuple[str, ...] | None = None
     built: bool = False
+    architecture: dict[str, Any] = field(default_factory=dict)
 
     def load_weights(self) -> None:
         """Load the checkpoint into the network; every key must match.
@@ -107,7 +118,7 @@ def untrained(spec: Any) -> Any:
         spec = {'config': spec}
     if not isinstance(spec, Mapping):
         return spec
-    plain = {key: value for key, value in spec.items() if key != 'checkpoint'}
+    plain = {key: value for key, value in spec.items() if key not in ('checkpoint', 'store')}
     if plain.get('type', 'Frozen') not in ('Frozen', 'Route'):
         return plain
     for key in ('type', 'anchors', 'switch', 'by_epoch'):
@@ -149,6 +160,9 @@ def build_teacher(
         raise ValueError(f"{name} says untrained=True and checkpoint='{checkpoint}': drop one")
     options: dict[str, Any] = dict(
         optimize=_flag(spec, 'optimize', True, name),
+        precision=Precision.read(spec.get('precision'), name),
+        compile=_flag(spec, 'compile', False, name),
+        stream=_flag(spec, 'stream', False, name),
         allow_missing=_prefixes(spec, 'allow_missing', name),
         allow_unexpected=_prefixes(spec, 'allow_unexpected', name),
         revise_keys=_rules(spec.get('revise_keys', ()), name),
@@ -164,11 +178,14 @@ def build_teacher(
                 f"{name} has no weights: add checkpoint='path/to/teacher.pth'. (For a teacher of "
                 'random weights, as in some ablations, say untrained=True.)'
             )
+    architecture = {} if built else dict(model)
     if not built:
         # the weights of one that is trained come from a file; those of others must differ from each other
         with keep_random_state() if trained else nullcontext():
             model = MODELS.build(model)
-    return TeacherSpec(name, model, None if checkpoint is None else str(checkpoint), built=built, **options)
+    return TeacherSpec(
+        name, model, None if checkpoint is None else str(checkpoint), built=built, architecture=architecture, **options
+    )
 
 
 def _check_keys(spec: Mapping[str, Any], name: str, known: tuple[str, ...]) -> None:

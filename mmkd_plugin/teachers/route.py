@@ -51,7 +51,9 @@ class Route(Frozen):
             not understood.
     """
 
-    keys: ClassVar[tuple[str, ...]] = (*NETWORK_KEYS, 'optimize', 'anchors', 'switch', 'by_epoch')
+    keys: ClassVar[tuple[str, ...]] = (
+        *NETWORK_KEYS, 'optimize', 'precision', 'stream', 'anchors', 'switch', 'by_epoch',
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class Route(Frozen):
                 'process began: something has written to it since. Keep the files of a route while it teaches'
             )
         self.model = copy.deepcopy(self._plain)
-        self._optimized = self._channels_last = False
+        self._as_read()
 
     def _read_file(self, number: int) -> None:
         self._spec.model, self._spec.checkpoint = self._plain, self._path.replace('{}', self.anchors[number])

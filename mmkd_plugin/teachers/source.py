@@ -26,7 +26,7 @@ class Source:
     that :attr:`learns`, and what it has :attr:`kept`.
 
     The order of calls: ``probe`` when the model is built; ``load``, then ``get_ready``, before training; in each step
-    ``get_ready``, the student's pass, ``learn`` if it learns, and ``read`` if an active loss reads it.
+    ``get_ready``, ``begin``, the student's pass, ``learn`` if it learns, and ``read`` if an active loss reads it.
 
     Args:
         name: Its key in ``teachers``.
@@ -46,6 +46,8 @@ class Source:
     kept: nn.Module | None = None
     #: Another text for other weights; empty where it has none that were trained before.
     fingerprint: str = ''
+    #: Whether somebody reads its weights besides what it says: it has to load them.
+    weights_wanted: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -84,6 +86,18 @@ class Source:
         """Of one that learns, whether its losses reach only itself: it goes on from nothing of the student's pass."""
         return not self.asks_student(())
 
+    def read_by(self, who: str, taps: Iterable[Tap], loss: Any) -> None:
+        """Hear which loss will read what, when the model is built and before :meth:`probe`.
+
+        Args:
+            who: What the loss is called in errors.
+            taps: Where it reads this source.
+            loss: The :class:`~mmkd_plugin.losses.DistillLoss`.
+
+        Raises:
+            ValueError: If it cannot be taught by this source.
+        """
+
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
         """Example values when the model is built: to learn shapes, and to find mistakes; here, what it would read.
 
@@ -111,6 +125,14 @@ class Source:
             like: Of the device and dtype that it will meet, which costs a comparison.
             student: As the last update left it.
             progress: How far the run is; None before training, when there may be no step at all.
+        """
+
+    def begin(self, batch: Batch, taps: Wanted) -> None:
+        """Begin to read, before the student's pass, where that gains something; by default, nothing.
+
+        Args:
+            batch: Of which nothing is computed yet.
+            taps: What :meth:`read` may be asked for.
         """
 
     def learn(self, batch: Batch, taps: Iterable[Tap]) -> dict[str, Any]:
@@ -197,6 +219,12 @@ def build_source(spec: Any, name: str, student: nn.Module) -> Source:
             + (f' (did you mean {near[0]}?)' if near else '')
             + f'. Known: {", ".join(known)}. The network of a frozen one goes into model=dict(type=...), with its '
             'checkpoint beside that'
+        )
+    if 'store' in arguments and 'store' not in source.keys:
+        raise ValueError(
+            f'{name} ({source.__name__}) has a store, and only what a frozen teacher says of a view stays true: drop '
+            'store, or '
+            'teach by a frozen teacher, dict(config=..., checkpoint=..., store=...)'
         )
     if unknown := [key for key in arguments if key not in source.keys]:
         near = difflib.get_close_matches(str(unknown[0]), source.keys, n=2)

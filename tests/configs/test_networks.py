@@ -120,12 +120,18 @@ def maps(setting: str, pair: str) -> dict[str, dict[str, torch.Size]]:
     shapes = {}
     for side in ('student', 'teacher'):
         paths = {path for recipe in recipes for loss in recipe.losses.values() for path in loss['on'][side]}
-        features = sorted(path for path in paths if not path.startswith('roi_head'))
-        model = network(getattr(recipes[0], side), setting, 'meta').eval()
-        face, modules = network_of(model), [Tap.parse(path).path for path in features]
-        run = functools.partial(face.run, torch.zeros(1, 3, 128, 128, device='meta'), modules)
+        name = getattr(recipes[0], side)
+        device = 'cpu' if 'dconv' in name else 'meta'  # mmcv's deformable convolution computes something
+        model = network(name, setting, device).eval()
+        face = network_of(model)
+        whole = {path for path in paths if face.count_levels(Tap.parse(path))}  # heads, compared by their scores
+        features = sorted(path for path in paths - whole if not path.startswith('roi_head'))
+        features += [f'{path}[0][{i}]' for path in whole for i in range(face.count_levels(Tap.parse(path)))]
+        modules = [Tap.parse(path).path for path in features]
+        run = functools.partial(face.run, torch.zeros(1, 3, 128, 128, device=device), modules)
         values = record(model, features, run)
         shapes[side] = {path: value.shape[2:] for path, value in values.items()}
+        shapes[side] |= {path: [v for k, v in shapes[side].items() if k.startswith(f'{path}[0]')] for path in whole}
         for path in paths - set(features):
             assert model.get_submodule(path)
     return shapes

@@ -104,7 +104,13 @@ def test_detectors():
 
 @pytest.mark.parametrize(
     ('pair', 'size'),
-    [('gfl_r101_r50_fpn_1x', 64), ('rtmdet_s_tiny_8xb32-300e', 64), ('retinanet_r101_r50_fpn_2x', 64)],
+    [
+        ('gfl_r101_r50_fpn_1x', 64),
+        ('rtmdet_s_tiny_8xb32-300e', 64),
+        ('retinanet_r101_r50_fpn_2x', 64),
+        ('fcos_r101_r50-caffe_fpn_gn-head_ms-2x', 64),
+        ('atss_r101_r50_fpn_1x', 64),
+    ],
 )
 def test_one_stage_detectors(pair, size):
     """All methods of a pair at once: each teaches, and what it learns itself is as wide as the teacher."""
@@ -112,7 +118,7 @@ def test_one_stage_detectors(pair, size):
     torch.manual_seed(0)
     model, _ = model_of_all(recipes, (3, size, size))
     losses = model.train()(**scenes(size=(size, size)), mode='loss')
-    names = [name for name in losses if name.split('_')[0] in {recipe.method for recipe in recipes}]
+    names = [name for name in losses if name.split('_loss_')[0] in {recipe.method for recipe in recipes}]
     assert len(names) == sum(len(recipe.losses) for recipe in recipes)
     first = model.neck.parameters()
     for name in names:

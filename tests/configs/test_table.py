@@ -111,7 +111,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     readme.write_text(README.read_text().replace('72.34', '99.99'))
     monkeypatch.setattr(recipes, 'README', readme)
     assert recipes.main([]) == 1
-    assert 'stale: python tools/recipes.py --write' in capsys.readouterr().err
+    assert 'stale, run python tools/recipes.py --write' in capsys.readouterr().err
     assert recipes.main(['--write']) == 0
     assert readme.read_text() == README.read_text()
     assert recipes.main([]) == 0

@@ -75,7 +75,7 @@ class TestBySample:
         mosaic = SimpleNamespace(results_cache=[])
         data = SimpleNamespace(dataset=SimpleNamespace(pipeline=SimpleNamespace(transforms=[mosaic])))
         with pytest.raises(RuntimeError, match='by_sample=True cannot repeat SimpleNamespace'):
-            epoch_seed._refuse_memories(data)
+            epoch_seed.refuse_memories(data)
 
     def test_a_loop_without_epochs_is_refused(self):
         runner = SimpleNamespace(train_loop=object(), seed=0)

@@ -8,9 +8,10 @@ import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import DefaultScope
 
+from mmkd_plugin.datasets.fingerprint import fingerprint
 from mmkd_plugin.files.checkpoint import read_checkpoint
 from mmkd_plugin.kcd import hook as kcd_hook
-from mmkd_plugin.kcd.resume_check import SHARED, fingerprint
+from mmkd_plugin.kcd.resume_check import SHARED
 from tests.end_to_end.helpers import runner_of
 from tests.kcd.test_hook import config, hook_of, log_of, trained
 

@@ -63,6 +63,7 @@ class Setting(NamedTuple):
         older: The teacher may know fewer classes.
         rounding: How much connectors in half precision may change the value, relatively; more where it chooses between
             near equals.
+        zero: Whole numbers that may be 0.
     """
 
     arguments: dict[str, Any]
@@ -85,6 +86,7 @@ class Setting(NamedTuple):
     constant: tuple[str, ...] = ()
     older: bool = False
     rounding: float = 0.05
+    zero: tuple[str, ...] = ()
 
 
 #: What a loss may need besides taps, for so many samples; labels are classes 0 to 2.
@@ -142,12 +144,21 @@ OTHER_MAPS, WIDER_MAPS = (
 #: What a dense head of three classes puts out, on two levels of one place each.
 TWO_LEVELS = random((N, 3, 1, 1), (N, 3, 1, 1))
 SCORES_AND_SIDES = random((N, 3, 1, 1), (N, 3, 1, 1), (N, 20, 1, 1), (N, 20, 1, 1))
+SCORES_AND_NUMBERS = random((N, 3, 1, 1), (N, 3, 1, 1), (N, 4, 1, 1), (N, 4, 1, 1))
 
 
 class Anchors:
     """Of these levels: what a grid tells."""
 
-    classes = 3
+    classes, bins, strides = 3, 0, ((8.0, 8.0), (16.0, 16.0))
+
+    def decode(self, numbers: Tensor, places: Tensor, strides: Tensor) -> Tensor:
+        center = (places[:, :2] + places[:, 2:]) / 2
+        distances = numbers.sigmoid() * strides[:, None]
+        return torch.cat([center - distances[:, :2], center + distances[:, 2:]], 1)
+
+    def places(self, sizes: Any, like: Tensor) -> list[Tensor]:
+        return self.anchors(sizes, like)
 
     def anchors(self, sizes: Any, like: Tensor) -> list[Tensor]:
         return [like.new_tensor([[-8.0, -8.0, 12.0, 30.0]]), like.new_tensor([[4.0, 2.0, 40.0, 60.0]])]
@@ -322,6 +333,16 @@ SETTINGS = {
                                                 constant=('index', 'sign')),
 
     # detection: dense heads
+    'BCKDLoss': Setting({'box_weight': 3.0, 'skip_empty': False}, SCORES_AND_NUMBERS, SCORES_AND_NUMBERS,
+                        by_sample=False, smooth=None, prepare=lambda loss: setattr(loss, 'grid', Anchors()),
+                        uncounted=('skip_empty',)),
+    'CrossKDLoss': Setting({'cut': 2, 'boxes': 'distributions', 'beta': 1.5, 'temperature': 2.0,
+                            'positions': 'confident', 'threshold': 0.7, 'box_weight': 3.0}, SCORES_AND_SIDES,
+                           SCORES_AND_SIDES, by_sample=False, uncounted=('cut', 'boxes'), zero=('cut',)),
+    'CrossKDLoss: scores': Setting({'boxes': 'none', 'beta': 2.0}, TWO_LEVELS, TWO_LEVELS, by_sample=False,
+                                   uncounted=('boxes',)),
+    'CrossKDLoss: all boxes': Setting({'positions': 'all'}, SCORES_AND_NUMBERS, SCORES_AND_NUMBERS, by_sample=False,
+                                      prepare=lambda loss: setattr(loss, 'grid', Anchors())),
     'DenseKDLoss': Setting({'temperature': 2.0, 'positions': 'confident', 'threshold': 0.7, 'normalizer': 'confident'},
                            TWO_LEVELS, TWO_LEVELS, by_sample=False),
     'DenseKDLoss: all': Setting({'temperature': 3.0}, TWO_LEVELS, TWO_LEVELS, by_sample=False),
@@ -592,7 +613,8 @@ class TestDeclaration:
                 continue  # the build refuses what is no name of such a loss
             if (value is None and default is None) or (key in SETTINGS[name].signed and value in (-1, -0.5)):
                 continue
-            if value == 0 and isinstance(value, int) and not isinstance(value, bool) and isinstance(default, float):
+            zero = value == 0 and isinstance(value, int) and not isinstance(value, bool)
+            if zero and (isinstance(default, float) or key in SETTINGS[name].zero):
                 continue  # some numbers may be 0; the loss's own tests say which
             with pytest.raises((ValueError, TypeError)) as error:
                 LOSSES[name](**{key: value})

@@ -86,6 +86,7 @@ class TestScores:
         losses = {
             'loss_kd': {'type': 'DenseKDLoss', 'on': levels(kind)},
             'loss_qfl': {'type': 'QFLKDLoss', 'on': levels(kind)},
+            'loss_bckd': {'type': 'BCKDLoss', 'on': 'bbox_head'},
             'loss_pkd': {'type': 'PKDLoss', 'on': NECK[: len(levels(kind))]},
             'loss_cwd': {'type': 'CWDLoss', 'on': NECK[: len(levels(kind))]},
             'loss_fgd': {'type': 'FGDLoss', 'on': NECK[: len(levels(kind))]},
@@ -238,6 +239,15 @@ class TestRefusals:
     def test_classifiers(self, student, teacher):
         with pytest.raises(ValueError, match=r"'head\.fc' of the student lies in none"):
             distill(student, {'loss_kd': {'type': 'DenseKDLoss', 'on': 'head.fc'}}, teacher=teacher)
+
+
+def test_a_head_with_no_classification_loss_of_its_own():
+    """SSD's, which computes it by a function."""
+    student, teacher = detector(cfg_of('RetinaNet')), detector(cfg_of('RetinaNet'))
+    del student.bbox_head.loss_cls
+    student.bbox_head.use_sigmoid_cls = False
+    with pytest.raises(ValueError, match="the student's RetinaHead is trained by a softmax over classes"):
+        distill(student, {'loss_kd': {'type': 'DenseKDLoss', 'on': SCORES}}, teacher=teacher)
 
 
 def test_what_goes_through_a_teacher():

@@ -28,7 +28,7 @@ class DenseHeadLoss(DistillLoss):
     needs: ClassVar[tuple[str, ...]] = ('assignments',)
     relates_layers: ClassVar[bool] = True
     takes_rois: ClassVar[bool] = False
-    dense_outputs: ClassVar[tuple[str, ...]] = ('scores',)
+    dense_outputs: tuple[str, ...] = ('scores',)
 
     def __init__(self, positions: Positions = 'all', threshold: float = 0.5, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)

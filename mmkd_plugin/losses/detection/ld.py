@@ -126,7 +126,7 @@ class LDLoss(DenseHeadLoss):
     """
 
     needs: ClassVar[tuple[str, ...]] = ('assignments', 'padded_boxes')
-    dense_outputs: ClassVar[tuple[str, ...]] = ('scores', 'distributions')
+    dense_outputs: tuple[str, ...] = ('scores', 'distributions')
 
     def __init__(
         self,

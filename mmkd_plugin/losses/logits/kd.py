@@ -74,6 +74,10 @@ class KDLoss(DistillLoss):
         """Weighted :func:`kd_loss` of two (N, C) logit tensors."""
         return self.loss_weight * kd_loss(student, teacher, self.temperature, self.standardize)
 
+    def top_k_temperature(self) -> float | None:
+        """Its own; None with ``standardize``, which takes mean and deviation of all scores."""
+        return None if self.standardize else self.temperature
+
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
         return f'temperature={self.temperature:g}, standardize={self.standardize}, {super().extra_repr()}'
