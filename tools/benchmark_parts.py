@@ -110,7 +110,7 @@ def _others(gpu: bool) -> Iterator[Part]:
     few = ('--rounds', '1')
     yield Part('startup', 'Starts', ('tools/benchmark_startup.py', *few), ('mmpretrain',))
     yield Part('valuation', 'Values and partitions of KCD', ('tools/benchmark_valuation.py',), ('torch',))
-    small = () if gpu else ('--samples', '20000', '--negatives', '8192', '--batch', '32', *few)
+    small: tuple[str, ...] = () if gpu else ('--samples', '20000', '--negatives', '8192', '--batch', '32', *few)
     yield Part('crd', 'CRD against the form that gathers', ('tools/benchmark_crd.py', *small, *device), ('torch',))
     if (ROOT / 'tools/benchmark_store.py').is_file():
         yield Part('store', 'The knowledge store', ('tools/benchmark_store.py',), ('mmpretrain',))
