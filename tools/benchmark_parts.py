@@ -62,10 +62,14 @@ def _steps(gpu: bool) -> Iterator[Part]:
     sizes: tuple[str, ...] = (
         ('--batch-size', '256') if gpu else ('--batch-size', '8', '--rounds', '3', '--warmup', '1', '--no-memory')
     )
-    for amp in ((), ('--amp',)) if gpu else ((),):
+    variants: list[tuple[str, ...]] = [(), ('--precision', 'bf16')]
+    for options in (
+        [*variants, ('--amp',), ('--amp', '--precision', 'bf16'), ('--amp', '--stream')] if gpu else variants
+    ):
+        named = '-'.join(option.strip('-') for option in options if option != '--precision')
         yield Part(
-            f'step-classification{"".join(amp)[1:]}', f'A step of ResNet34→18 with KD{", AMP" if amp else ""}',
-            (STEP, CLASSIFIERS, *sizes, *amp), ('mmpretrain',),
+            f'step-classification{named and "-"}{named}', f'A step of ResNet34→18 with KD{named and ", "}{named}',
+            (STEP, CLASSIFIERS, *sizes, *options), ('mmpretrain',),
         )  # fmt: skip
     sizes = (
         ('--image-size', '800', '1333', '--batch-size', '2', '--rounds', '8')
@@ -113,7 +117,8 @@ def _others(gpu: bool) -> Iterator[Part]:
     small: tuple[str, ...] = () if gpu else ('--samples', '20000', '--negatives', '8192', '--batch', '32', *few)
     yield Part('crd', 'CRD against the form that gathers', ('tools/benchmark_crd.py', *small, *device), ('torch',))
     if (ROOT / 'tools/benchmark_store.py').is_file():
-        yield Part('store', 'The knowledge store', ('tools/benchmark_store.py',), ('mmpretrain',))
+        small = ('--entries', '200000', '--kills', '2', '--batch-size', '8', '--rounds', '3')
+        yield Part('store', 'The knowledge store', ('tools/benchmark_store.py', *small), ('mmpretrain',))
     small = () if gpu else ('--size', '112', '--images', '2', '--noise', '8', '--rows', '8', '--steps', '1')
     yield Part('explain', 'What a layer discards', ('tools/benchmark_explain.py', *small, *device), ('mmpretrain',))
     nst = _losses(gpu, '--losses', 'NSTLoss').command
