@@ -120,7 +120,7 @@ def test_parts(tool, gpu):
     if gpu:
         (tests,) = (part for part in known if part.name == 'gpu-tests')
         assert {'tests/end_to_end/test_gpu.py', 'tests/teachers/test_frozen.py'} <= set(tests.command)
-    assert next(part.name for part in tool.chosen(known, ['dense-c', 'crd'])) == 'dense-cwd'
+    assert {part.name for part in tool.chosen(known, ['dense-cw', 'crd'])} == {'dense-cwd', 'crd'}
     with pytest.raises(SystemExit, match='--only nothing given'):
         tool.chosen(known, ['nothing', 'crd'])
 
