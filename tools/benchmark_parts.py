@@ -54,8 +54,8 @@ def parts(gpu: bool) -> list[Part]:
         gpu: Whether there is one.
     """
     if gpu:
-        return [*_steps(gpu), *_gpu_tests(), _losses(gpu), *_others(gpu)]
-    return [*_steps(gpu), *_others(gpu), _losses(gpu)]  # the longest last
+        return [*_steps(gpu), *_dense(gpu), *_gpu_tests(), _losses(gpu), *_others(gpu)]
+    return [*_steps(gpu), *_others(gpu), *_dense(gpu), _losses(gpu)]  # the longest last
 
 
 def _steps(gpu: bool) -> Iterator[Part]:
@@ -81,10 +81,13 @@ def _steps(gpu: bool) -> Iterator[Part]:
             f'step-detection{"".join(amp)[1:]}', f'A step of Faster R-CNN R101→R18 with DKD{", AMP" if amp else ""}',
             (STEP, TWO_STAGE, *sizes, *amp), ('mmdet', OPS),
         )  # fmt: skip
-    sizes = (
+
+
+def _dense(gpu: bool) -> Iterator[Part]:
+    sizes: tuple[str, ...] = (
         ('--image-size', '640', '--batch-size', '8', '--rounds', '5', '--steps', '3')
         if gpu
-        else ('--image-size', '256', '--batch-size', '1', '--rounds', '3', '--warmup', '1', '--no-memory')
+        else ('--image-size', '192', '--batch-size', '1', '--rounds', '3', '--warmup', '1', '--no-memory')
     )
     for name, losses in DENSE_LOSSES.items():
         text = DENSE.format(losses=losses)
