@@ -104,8 +104,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _lines(path: Path, folder: str) -> list[str]:
     """What a file holds, without noise and without the paths of this machine."""
-    text = path.read_text(errors='replace').replace(f'{folder}/', '').replace(f'{ROOT}/', '').replace(str(ROOT), '.')
-    text = text.replace(sys.prefix, 'PYTHON').replace(str(Path.home()), '~')
+    text = path.read_text(errors='replace').replace(f'{folder}/', '').replace(sys.prefix, 'PYTHON')
+    text = text.replace(f'{ROOT}/', '').replace(str(ROOT), '.').replace(str(Path.home()), '~')
     return [line.rstrip() for line in text.splitlines() if not NOISE.match(line)]
 
 
@@ -180,10 +180,20 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    """Look, run and write."""
+    """Look, run and write; what asks for the end is answered as before once that is done."""
     args = parse()
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda given, _: _signals.append(given))
+    before = {
+        stop: signal.signal(stop, lambda given, _: _signals.append(given)) for stop in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        run_all(args)
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Look, run and write."""
     begun = time.monotonic()
     machine = look()
     budget = args.budget or (465 if machine.gpu else 600)
