@@ -40,7 +40,7 @@ def test_usual_arguments(configs):
     config = train(configs, '--work-dir', 'x', '--resume', '--cfg-options', 'train_cfg.max_epochs=2', 'a.b=[1,2]')
     assert (config.work_dir, config.resume, config.load_from) == ('x', True, None)
     assert (config.train_cfg.max_epochs, config.a.b) == (2, [1, 2])
-    assert train(configs, '--resume', 'c.pth').load_from == 'c.pth'
+    assert train(configs, '--resume', 'http://a/c.pth').load_from == 'http://a/c.pth'
 
 
 def test_resuming_when_the_pointer_was_lost(configs, tmp_path):
