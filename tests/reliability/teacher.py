@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from mmengine.registry import TRANSFORMS
 
 from tests.conftest import student_cfg
 from tests.reliability.attempt import Attempt, attempt
@@ -28,7 +30,7 @@ class Way(NamedTuple):
     Attributes:
         what: In words.
         changed: Makes the options of the config in a folder.
-        expected: ``refused``, ``told``, ``accuracy`` or ``not found``.
+        expected: ``refused``, ``told``, ``accuracy``, ``cannot happen`` or ``not found``.
         why: What else there is to say.
     """
 
@@ -129,6 +131,57 @@ def _resized(*loaders: str) -> Callable[[Path], dict[str, Any]]:
     return made
 
 
+@TRANSFORMS.register_module()
+class InRed:
+    """The digit in the last channel of a BGR image, its inverse in the first."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        image = results['img']
+        results['img'] = np.concatenate([255 - image, np.zeros_like(image), image], axis=2)
+        return results
+
+
+def _coloured(to_rgb: bool) -> Callable[[Path], dict[str, Any]]:
+    """A teacher that looks at red alone, told or not told that images come as BGR."""
+
+    def made(folder: Path) -> dict[str, Any]:
+        state = weights()
+        first = state['backbone.conv1.weight']
+        state['backbone.conv1.weight'] = torch.cat([first, torch.zeros_like(first), torch.zeros_like(first)], 1)
+        given = {'num_classes': 10, 'mean': [33.3] * 3, 'std': [78.6] * 3, 'to_rgb': False}
+        changed = _network(backbone={'in_channels': 3}, data_preprocessor={**given, 'to_rgb': to_rgb})(folder)
+        changed['model.teacher']['checkpoint'] = str(saved(folder / 'teacher.pth', {'state_dict': state}))
+        pipeline = [{'type': 'InRed'}, {'type': 'PackInputs'}]
+        images = {f'{name}_dataloader.dataset.pipeline': pipeline for name in ('train', 'val')}
+        return {**changed, **images, 'data_preprocessor': given, 'model.backbone.in_channels': 3}
+
+    return made
+
+
+def _stale(folder: Path) -> dict[str, Any]:
+    """Behind transforms that leave `img_shape` as it was, a padding that the teacher alone knows."""
+    given = {'data_preprocessor': {'mean': [33.3], 'std': [78.6], 'pad_value': 77.0}}
+    pipeline = [{'type': 'torchvision/ToTensor'}, {'type': 'torchvision/RandomCrop', 'size': 24}, {'type': 'PackInputs'}]
+    return {**_network(**given)(folder), 'train_dataloader.dataset.pipeline': pipeline}
+
+
+def _watch(shown: list[bool]) -> Callable[[Any], None]:
+    """Keeps whether the teacher is shown padding."""
+
+    def watch(runner: Any) -> None:
+        teacher = runner.model.distill.teachers['teacher']
+        images = teacher.images
+
+        def kept(*args: Any) -> Any:
+            made = images(*args)
+            shown.append(bool((made == 77.0).any()))
+            return made
+
+        teacher.images = kept
+
+    return watch
+
+
 WAYS = [
     Way('a tensor of zeros', _file(_zero('backbone.layer3.1.bn1.weight')), 'accuracy'),
     Way('another normalisation', _network(data_preprocessor={'mean': [0.0], 'std': [1.0]}), 'accuracy'),
@@ -137,6 +190,9 @@ WAYS = [
     Way('another order of classes, named nowhere', _file(_order), 'accuracy'),
     Way('inverted images (255 - x), as of another reader', _network(
         data_preprocessor={'mean': [221.7], 'std': [-78.6]}), 'accuracy'),
+    Way('blue for red (BGR)', _coloured(to_rgb=False), 'accuracy'),
+    Way('stale image shapes, with padding of its own', _stale, 'cannot happen',
+        'what is padding is read off the images, not off img_shape'),
     Way('images of another size, everywhere', _resized('train', 'val'), 'accuracy'),
     Way('images of another size, in training only', _resized('train'), 'not found',
         'the accuracy is that on validation images; nobody knows which size was meant'),
@@ -155,7 +211,7 @@ WAYS = [
     Way('exchanged while the run was stopped', _exchanged, 'told'),
     Way('weights that are not finite', _file(lambda state: state['head.fc.bias'].fill_(torch.inf)), 'refused'),
     Way('class scores a hundred times as large', _file(_scaled), 'not found',
-        'the accuracy stays; tools/diagnose.py names it by the entropy of its predictions'),
+        'the accuracy stays; tools/diagnose.py compares the scales of both sides, and names it'),
     Way('the sign of a single weight', _file(_flipped), 'not found',
         'the accuracy stays, and so does what is taught, nearly'),
 ]  # fmt: skip
@@ -164,7 +220,7 @@ WAYS = [
 def cases() -> Iterator[Case]:
     """One for each way, and the right teacher."""
     right = Way('nothing: the right teacher', lambda folder: {}, 'not found')
-    for way in [right, *WAYS]:
+    for way in [right, Way('nothing: red is red', _coloured(to_rgb=True), 'not found'), *WAYS]:
         yield Case(way.what, functools.partial(run, way))
 
 
@@ -172,10 +228,15 @@ def run(way: Way, folder: Path) -> dict[str, Any]:
     """Train a student of it, and look at what was said before the first step."""
     changed = way.changed(folder)
     more = ['--resume', changed.pop('resumed')] if 'resumed' in changed else []
-    done = attempt('kd_resnet.py', folder / 'run', *more, changed={**changed, **_FINAL})
+    shown: list[bool] = []
+    watch = _watch(shown) if way.expected == 'cannot happen' else None
+    done = attempt('kd_resnet.py', folder / 'run', *more, hook=watch, changed={**changed, **_FINAL})
     found, how = seen(done)
+    if watch and found == 'not found' and shown and not any(shown):
+        found = 'cannot happen'
     verdict = 'fine' if found == way.expected and not (found == 'refused' and done.updates) else f'expected {way.expected}'
-    return {'verdict': verdict, 'found': found, 'how': shortened(how or way.why), 'stage': done.stage}
+    how = shortened((how or way.why).replace(str(folder), '…'))
+    return {'verdict': verdict, 'found': found, 'how': how, 'stage': done.stage}
 
 
 _FINAL = {'train_cfg.val_interval': 9}
