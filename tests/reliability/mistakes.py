@@ -8,7 +8,7 @@ from typing import Any
 from tests.reliability.attempt import TOLD, Attempt, attempt
 from tests.reliability.case import Case
 from tests.reliability.wrong_files import MAKERS, release
-from tests.reliability.wrong_inputs import TABLE, Wrong
+from tests.reliability.wrong_inputs import OTHERS_WORDS, TABLE, Wrong
 
 
 def cases() -> Iterator[Case]:
@@ -42,7 +42,8 @@ def judge(wrong: Wrong, done: Attempt, said: str) -> str:
     if done.updates:
         return f'late: after {done.updates} updates'
     if not isinstance(done.error, TOLD):
-        return f'unclear: a {done.kind}'
+        others = f'{wrong.kind}: {wrong.what}' in OTHERS_WORDS
+        return f"{done.kind}, as in plain training" if others else f'unclear: a {done.kind}'
     missing = [words for words in wrong.says if words not in said]
     return f'unclear: says nothing of {missing}' if missing else 'fine'
 
