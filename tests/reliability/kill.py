@@ -54,9 +54,9 @@ class Whole(NamedTuple):
 
 
 def cases(moments: int) -> Iterator[Case]:
-    """For each kind of run, so many moments."""
-    for name in RUNS:
-        for moment in range(1, moments + 1):
+    """So many moments, each of all kinds of runs, so that a campaign that is stopped has seen all kinds."""
+    for moment in range(1, moments + 1):
+        for name in RUNS:
             yield Case(f'{name}, {moment}', functools.partial(run, name, moment))
 
 

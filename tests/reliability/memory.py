@@ -25,15 +25,16 @@ _SCENES = {**_TINY, 'train_dataloader.dataset.images': 20, 'train_dataloader.bat
 #: By config, more options.
 CONFIGS: dict[str, dict[str, Any]] = {
     'kd_resnet.py': {},
-    'dkd_resnet.py': {},
-    'nst_resnet.py': {},
-    'kcd_resnet.py': {'custom_hooks.2.interval': 20},
-    **{f'digits/{name}_resnet.py': {} for name in (
-        'ab', 'at', 'byot', 'cc', 'dist', 'fitnet', 'ft', 'graph', 'irg', 'kdsvd', 'lp', 'mhgd', 'mean_teacher',
-        'mutual', 'ofd', 'pkt', 'reviewkd', 'rkd', 'semckd', 'sp', 'tfkd', 'vid', 'fsp_stages', 'fitnet_stages')},
     'digits/crd_resnet.py': {'model.losses.loss_crd.num_negatives': 20},
+    'kcd_resnet.py': {'custom_hooks.2.interval': 20},
+    'digits/mutual_resnet.py': {},
     'digits/kd_store_resnet.py': {'model.teacher.store.path': '{folder}/store', 'model.teacher.store.views': 2},
     'dkd_faster_rcnn.py': _SCENES,
+    'dkd_resnet.py': {},
+    'nst_resnet.py': {},
+    **{f'digits/{name}_resnet.py': {} for name in (
+        'ab', 'at', 'byot', 'cc', 'dist', 'fitnet', 'ft', 'graph', 'irg', 'kdsvd', 'lp', 'mhgd', 'mean_teacher',
+        'ofd', 'pkt', 'reviewkd', 'rkd', 'semckd', 'sp', 'tfkd', 'vid', 'fsp_stages', 'fitnet_stages')},
     'digit_scenes/crosskd_gfl.py': _SCENES,
 }  # fmt: skip
 
