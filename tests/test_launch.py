@@ -115,6 +115,33 @@ def test_distilled_runs_get_their_hook(configs):
     assert 'DistillHook' not in str(configs.pop()[1].get('custom_hooks'))
 
 
+def test_a_file_to_resume_from_is_looked_at(configs, tmp_path):
+    (tmp_path / 'cut.pth').write_bytes(b'PK\x03\x04 truncated')
+    for path, said in (('cut.pth', 'is incomplete'), ('none.pth', 'does not exist.*takes the latest'), ('', 'a folder')):
+        with pytest.raises(SystemExit, match=f'--resume: .*{said}'):
+            train(configs, '--resume', str(tmp_path / path))
+
+
+def test_a_slip_of_syntax_names_the_config(tmp_path):
+    (tmp_path / 'slip.py').write_text('model = dict(type=\n')
+    with pytest.raises(SystemExit, match=r"slip\.py', or one that it inherits, is no Python: .*never closed"):
+        launch.run_train(parse('train.py', tmp_path / 'slip.py'))
+
+
+def test_a_launcher_needs_its_environment(monkeypatch, tmp_path):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(SystemExit, match=r'given, and WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not .*dist_train\.sh'):
+        launch.run_train(parse('train.py', CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='nothing can be written into .*file.*give another folder'):
+        launch.occupy(tmp_path / 'file')
+
+
 OCCUPY = """
 import sys
 import time
