@@ -117,7 +117,11 @@ def test_distilled_runs_get_their_hook(configs):
 
 def test_a_file_to_resume_from_is_looked_at(configs, tmp_path):
     (tmp_path / 'cut.pth').write_bytes(b'PK\x03\x04 truncated')
-    for path, said in (('cut.pth', 'is incomplete'), ('none.pth', 'does not exist.*takes the latest'), ('', 'a folder')):
+    for path, said in (
+        ('cut.pth', 'is incomplete'),
+        ('none.pth', 'does not exist.*takes the latest'),
+        ('', 'a folder'),
+    ):
         with pytest.raises(SystemExit, match=f'--resume: .*{said}'):
             train(configs, '--resume', str(tmp_path / path))
 
@@ -138,7 +142,7 @@ def test_a_launcher_needs_its_environment(monkeypatch, tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(SystemExit, match='nothing can be written into .*file.*give another folder'):
+    with pytest.raises(SystemExit, match=r'nothing can be written into .*file.*give another folder'):
         launch.occupy(tmp_path / 'file')
 
 

@@ -90,7 +90,7 @@ class TeacherSpec:
             self.classes = _classes_of(checkpoint)
             if self.state_key is None and 'state_dict' in checkpoint and 'ema_state_dict' in checkpoint:
                 print_log(
-                    f"the checkpoint of {self.name} has weights under state_dict, which are read, and under "
+                    f'the checkpoint of {self.name} has weights under state_dict, which are read, and under '
                     "ema_state_dict: mmengine's EMAHook writes the averaged ones into state_dict, others may do it the "
                     "other way round (state_key='ema_state_dict')",
                     'current',

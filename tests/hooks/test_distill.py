@@ -60,7 +60,7 @@ def test_schedules_are_checked_before_the_teacher_is_evaluated(tmp_path, by_epoc
     cfg = digits_cfg(tmp_path, 1, log_level='INFO')
     cfg.model.losses.loss_dkd.schedule = {'begin': 9, 'by_epoch': by_epoch}
     cfg.custom_hooks = [{'type': 'TeacherEvalHook'}]
-    with pytest.raises(ValueError, match='begins at .* 9'):
+    with pytest.raises(ValueError, match=r'begins at .* 9'):
         runner_of(cfg).train()
     assert ('Before training' in next(tmp_path.glob('*/*.log')).read_text()) is not by_epoch
 

@@ -95,6 +95,7 @@ def attempt(
             for what in (contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)):
                 stack.enter_context(what)
             stack.enter_context(mock.patch.dict(os.environ))
+            stack.enter_context(mock.patch('sys.argv', ['train.py']))
             stack.enter_context(mock.patch('sys.path', [str(ROOT / 'tools'), *__import__('sys').path]))
             stack.enter_context(mock.patch.object(Runner, 'from_cfg', building))
             stack.enter_context(mock.patch.object(Runner, 'train', training))

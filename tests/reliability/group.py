@@ -19,7 +19,7 @@ from tests.reliability.kill import broken_files, differences
 EPOCHS = 8
 _WORKER = ROOT / 'tests/reliability/worker.py'
 _CHECKPOINT = f'epoch_{EPOCHS}.pth'
-_KEEP = {'default_hooks.checkpoint.max_keep_ckpts': -1}
+_KEEP: dict[str, Any] = {'default_hooks.checkpoint.max_keep_ckpts': -1}
 
 
 def cases() -> Iterator[Case]:
@@ -51,7 +51,7 @@ def _gradients(processes: int, folder: Path) -> dict[str, Any]:
 def _uneven(processes: int, folder: Path) -> dict[str, Any]:
     """41 images in batches of 7: the last batches have other sizes in some processes."""
     gathered = {'type': 'RKDLoss', 'on': 'neck', 'gather': True}
-    changed = {
+    changed: dict[str, Any] = {
         'train_dataloader.dataset.per_class': 5, 'train_dataloader.dataset.indices': list(range(41)),
         'train_dataloader.batch_size': 7, 'train_dataloader.sampler.round_up': False,
         'model.losses.loss_dkd': {'type': 'DKDLoss', 'on': 'head.fc'}, 'model.losses.loss_rkd': gathered,
@@ -110,7 +110,7 @@ def _no_room(folder: Path) -> dict[str, Any]:
     with _small_disk(folder / 'store', 4096 * 3) as mounted:
         if not mounted:
             return {'verdict': 'not tried: no tmpfs can be mounted here'}
-        store = {'model.teacher.store': {'path': str(folder / 'store'), 'views': 300}}
+        store: dict[str, Any] = {'model.teacher.store': {'path': str(folder / 'store'), 'views': 300}}
         done = Forked(_WORKER, _given(folder / 'run', **store)).wait()
         told = 'and the disk has' in done.stdout
         trained = any((folder / 'run').glob('epoch_*'))
@@ -164,7 +164,9 @@ def _small_disk(folder: Path, size: int) -> Iterator[bool]:
     """A tmpfs, if one can be mounted here; whether it could."""
     folder.mkdir()
     options = f'size={-(-size // 4096) * 4096}'
-    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)], capture_output=True, check=False
+    )
     mounted = done.returncode == 0 and os.path.ismount(folder)
     try:
         yield mounted

@@ -130,7 +130,8 @@ def _forms(path: Path, ran: Path) -> None:
 
 
 FILES: dict[str, Callable[[Path, Path], Given]] = {
-    'checkpoint: a call of os.system in the weights': _teacher(lambda path, ran: saved(path, {'state_dict': Code(ran)})),
+    'checkpoint: a call of os.system in the weights': _teacher(
+        lambda path, ran: saved(path, {'state_dict': Code(ran)})),
     'checkpoint: exec beside whole weights': _teacher(
         lambda path, ran: saved(path, {'state_dict': weights(), 'meta': Code(ran, exec)})),
     'checkpoint: getattr, which mmengine asks for, of something else': _teacher(

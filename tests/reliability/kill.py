@@ -180,5 +180,3 @@ def differences(a: Any, b: Any, where: str = '') -> Iterator[str]:
 
 def _other_bytes(a: dict[str, bytes], b: dict[str, bytes]) -> list[str]:
     return [f'store: {name}' for name in a.keys() | b.keys() if a.get(name) != b.get(name)]
-
-

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.processes import ROOT
 from tests.reliability.attempt import TOLD, Attempt, attempt
 from tests.reliability.case import Case
 from tests.reliability.wrong_files import MAKERS, release
@@ -31,7 +32,7 @@ def run(wrong: Wrong, folder: Path) -> dict[str, Any]:
         done = attempt(filled(wrong.config), folder / 'run', *map(filled, wrong.argv), changed=changed)
     finally:
         release()
-    said = (done.said + done.log if done.kind == 'SystemExit' else done.said).replace(str(folder), '…')
+    said = (done.said + done.log if done.kind == 'SystemExit' else done.said).replace(str(folder), '…').replace(f'{ROOT}/', '')
     return {'verdict': judge(wrong, done, said), 'stage': done.stage, 'error': done.kind, 'said': shortened(said)}
 
 
@@ -43,7 +44,7 @@ def judge(wrong: Wrong, done: Attempt, said: str) -> str:
         return f'late: after {done.updates} updates'
     if not isinstance(done.error, TOLD):
         others = f'{wrong.kind}: {wrong.what}' in OTHERS_WORDS
-        return f"{done.kind}, as in plain training" if others else f'unclear: a {done.kind}'
+        return f'{done.kind}, as in plain training' if others else f'unclear: a {done.kind}'
     missing = [words for words in wrong.says if words not in said]
     return f'unclear: says nothing of {missing}' if missing else 'fine'
 

@@ -1,6 +1,5 @@
 """The page's tables, from what was found."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,19 @@ def write_page(page: Path, record: Record, write: bool = True) -> bool:
     """
     text = new = page.read_text()
     for part, table in TABLES.items():
-        block = re.compile(f'(<!-- reliability: {part} -->\n).*?(<!-- end {part} -->)', re.DOTALL)
-        if not block.search(new):
-            raise ValueError(f'{page} has no <!-- reliability: {part} --> with an <!-- end {part} --> behind it')
+        begin, end = f'<!-- reliability: {part} -->\n', f'<!-- end {part} -->'
+        before, found, rest = new.partition(begin)
+        if not found or end not in rest:
+            raise ValueError(f'{page} has no {begin.strip()} with an {end} behind it')
         told = _part(record, part, table)
-        new = block.sub(lambda match, told=told: f'{match[1]}\n{told}\n\n{match[2]}', new)
+        new = f'{before}{begin}\n{told}\n\n{end}{rest.partition(end)[2]}'
     if write and new != text:
         write_text(page, new)
     return new != text
 
 
 def _part(record: Record, part: str, table: Callable[[Rows], str]) -> str:
+    """What a part found."""
     rows = record.rows(part)
     if not rows:
         return 'Not run yet.'
@@ -52,7 +53,7 @@ def _mistakes(rows: Rows) -> str:
 def _teacher(rows: Rows) -> str:
     words = {'accuracy': 'its accuracy in the log', 'told': 'told in the log'}
     return _table(['what is wrong', 'seen by', 'how'], [
-        [name, words.get(row['found'], row['found']) + _unless_fine(row), row['how']] for name, row in rows.items()
+        [name, f'{words.get(row["found"], row["found"])}{_unless_fine(row)}', row['how']] for name, row in rows.items()
     ])  # fmt: skip
 
 

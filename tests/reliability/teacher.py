@@ -161,7 +161,11 @@ def _coloured(to_rgb: bool) -> Callable[[Path], dict[str, Any]]:
 def _stale(folder: Path) -> dict[str, Any]:
     """Behind transforms that leave `img_shape` as it was, a padding that the teacher alone knows."""
     given = {'data_preprocessor': {'mean': [33.3], 'std': [78.6], 'pad_value': 77.0}}
-    pipeline = [{'type': 'torchvision/ToTensor'}, {'type': 'torchvision/RandomCrop', 'size': 24}, {'type': 'PackInputs'}]
+    pipeline = [
+        {'type': 'torchvision/ToTensor'},
+        {'type': 'torchvision/RandomCrop', 'size': 24},
+        {'type': 'PackInputs'},
+    ]
     return {**_network(**given)(folder), 'train_dataloader.dataset.pipeline': pipeline}
 
 
@@ -234,7 +238,9 @@ def run(way: Way, folder: Path) -> dict[str, Any]:
     found, how = seen(done)
     if watch and found == 'not found' and shown and not any(shown):
         found = 'cannot happen'
-    verdict = 'fine' if found == way.expected and not (found == 'refused' and done.updates) else f'expected {way.expected}'
+    verdict = (
+        'fine' if found == way.expected and not (found == 'refused' and done.updates) else f'expected {way.expected}'
+    )
     how = shortened((how or way.why).replace(str(folder), '…'))
     return {'verdict': verdict, 'found': found, 'how': how, 'stage': done.stage}
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.end_to_end.helpers import parse
 from tests.reliability import fuzz, hostile, mistakes, teacher
+from tests.reliability.attempt import Attempt
 from tests.reliability.case import Case
 from tests.reliability.mistakes import judge
 from tests.reliability.record import Record
@@ -17,7 +18,7 @@ from tests.reliability.wrong_inputs import Wrong as Input
 
 pytestmark = pytest.mark.openmmlab
 #: Runs for seconds stay with the command.
-SLOW = ('store', 'of_fitnet', 'of_crd', 'of_kcd', 'locked')
+SLOW = ('store', 'of_fitnet', 'of_crd', 'locked')
 QUICK = [f'{w.kind}: {w.what}' for w in TABLE if w.made not in SLOW and f'{w.kind}: {w.what}' not in OTHERS_WORDS]
 WRONG = ['another normalisation', 'blue for red (BGR)', 'averaged and plain weights mixed up', 'another stride',
          'stale image shapes, with padding of its own', 'exchanged while the run was stopped']  # fmt: skip
@@ -71,18 +72,15 @@ def test_fuzzing_finds(tmp_path, monkeypatch):
 
 
 def test_what_is_judged():
-    class Done:
-        error, updates, kind = ValueError('a=1 given'), 0, 'ValueError'
+    def judged(error, updates=0):
+        done = Attempt(error, '', updates, '')
+        return judge(Input('config', 'x', says=('a=1 given', 'expected 2')), done, done.said)
 
-    wrong = Input('config', 'x', says=('a=1 given', 'expected 2'))
-    assert judge(wrong, Done, 'a=1 given, expected 2') == 'fine'
-    assert 'expected 2' in judge(wrong, Done, 'a=1 given')
-    Done.updates = 3
-    assert 'late' in judge(wrong, Done, 'a=1 given, expected 2')
-    Done.updates, Done.error, Done.kind = 0, KeyError('a'), 'KeyError'
-    assert 'KeyError' in judge(wrong, Done, 'a=1 given, expected 2')
-    Done.error = None
-    assert judge(wrong, Done, '') == 'not refused'
+    assert judged(ValueError('a=1 given, expected 2')) == 'fine'
+    assert 'expected 2' in judged(ValueError('a=1 given'))
+    assert 'late' in judged(ValueError('a=1 given, expected 2'), 3)
+    assert 'KeyError' in judged(KeyError('a=1 given, expected 2'))
+    assert judged(None) == 'not refused'
 
 
 def test_who_watches_sees(tmp_path):

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_STARTS = {'os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'os.fork', 'os.forkpty', 'subprocess.Popen', 'pty.spawn'}
+_STARTS = {
+    'os.system',
+    'os.exec',
+    'os.posix_spawn',
+    'os.spawn',
+    'os.fork',
+    'os.forkpty',
+    'subprocess.Popen',
+    'pty.spawn',
+}
 _CHANGES = {
     'os.remove', 'os.rename', 'os.rmdir', 'os.mkdir', 'os.link', 'os.symlink', 'os.truncate', 'os.chmod', 'os.chown',
     'shutil.rmtree', 'shutil.move',

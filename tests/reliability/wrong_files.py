@@ -90,6 +90,14 @@ def _checkpoint_of(path: Path, config: str, **changed: Any) -> Path:
     return path.parent / 'before/epoch_1.pth'
 
 
+_FEW_NEGATIVES: dict[str, Any] = {'model.losses.loss_crd.num_negatives': 20}
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def _store(path: Path) -> Path:
     """Filled by a run of another pipeline."""
     store = {'model.teacher.store': {'path': str(path), 'views': 2}}
@@ -106,7 +114,7 @@ def _header(path: Path) -> Path:
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     'nothing': lambda path: path,
-    'folder': lambda path: path.mkdir() or path,
+    'folder': _folder,
     'empty': lambda path: written(path, b''),
     'page': lambda path: written(path, b'<!doctype html><html><title>Sign in</title></html>'),
     'pointer': lambda path: written(path, b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 132\n'),
@@ -124,10 +132,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     'config': lambda path: written(path, b'model = dict(type=\n'),
     'of_fitnet': lambda path: _checkpoint_of(path, 'digits/fitnet_resnet.py'),
     'of_crd': lambda path: _checkpoint_of(path, 'digits/crd_resnet.py', **_FEW_NEGATIVES),
-    'of_kcd': lambda path: _checkpoint_of(path, 'kcd_resnet.py', **_KCD),
     'store': _store,
     'header': _header,
     'locked': _locked,
 }
-_FEW_NEGATIVES = {'model.losses.loss_crd.num_negatives': 20}
-_KCD = {'custom_hooks.2.interval': 1, 'param_scheduler.total_steps': 1}

@@ -104,10 +104,14 @@ FILES = [
     _file('cut in the download', 'cut', 'is incomplete', _AGAIN),
     _file('a pickle', 'pickle', 'plain Python pickle', _PLAIN),
     _file('a whole model', 'model', 'pickled Python objects (torch.nn.modules.linear.Linear)', _PLAIN),
-    _file('TorchScript', 'torchscript', 'is a TorchScript file', "torch.save(torch.jit.load('...').state_dict(), path)"),
+    _file(
+        'TorchScript', 'torchscript', 'is a TorchScript file', "torch.save(torch.jit.load('...').state_dict(), path)"
+    ),
     _file('numpy arrays', 'arrays', 'an archive of numpy arrays', _PLAIN),
     _file('damaged safetensors', 'safetensors', 'a damaged safetensors file', _AGAIN),
-    _file('NaN in it', 'nan', 'NaN or infinite weights', 'backbone.layer2.0.conv1.weight', 'give an earlier checkpoint'),
+    _file(
+        'NaN in it', 'nan', 'NaN or infinite weights', 'backbone.layer2.0.conv1.weight', 'give an earlier checkpoint'
+    ),
     _file('half of the layers', 'half', 'missing (in the model, not in the file): backbone.layer4', 'Give the config'),
     _file('other names', 'renamed', 'does not fit ImageClassifier', "revise_keys=[('^net"),
     _file('weights under another key', 'elsewhere', 'has no state_dict', "state_key='model'"),
@@ -150,11 +154,13 @@ DATA = [
 ]  # fmt: skip
 SCHEDULES = [
     Wrong('schedule', 'begins after the end of the run', _later(begin=99), ('begins at epoch 99', 'this run has 2')),
-    Wrong('schedule', 'ends before it begins', _later(begin=1, end=1), ('begin=1, end=1 given', 'expected end > begin')),
+    Wrong('schedule', 'ends before it begins', _later(begin=1, end=1),
+          ('begin=1, end=1 given', 'expected end > begin')),
     Wrong('schedule', 'a negative epoch', _later(begin=-1), ('begin=-1 given', _WHOLE)),
     Wrong('schedule', 'a word as a length', _later(warmup='3'), ("warmup='3' given", _WHOLE)),
     Wrong('schedule', 'a key that is misspelt', _later(warmip=1), ("'warmip'", 'did you mean warmup')),
-    Wrong('schedule', 'a curve that is unknown', _later(decay=2, curve='sine'), ("curve='sine' given", "'linear', 'cosine'")),
+    Wrong('schedule', 'a curve that is unknown', _later(decay=2, curve='sine'),
+          ("curve='sine' given", "'linear', 'cosine'")),
     Wrong('schedule', 'an exponential fall to 0', _later(decay=2, curve='exponential'),
           ("curve='exponential' never reaches 0", 'give final=...')),
     Wrong('schedule', 'an end value without a fall', _later(final=0.5), ('final=0.5 given without decay',)),
@@ -171,7 +177,8 @@ PROCESSES = [
     Wrong('process', 'mixed precision without a GPU', {}, ('--amp', 'needs a GPU', 'drop it'), argv=('--amp',)),
     Wrong('process', 'a learning rate scaled by nothing', {}, ('needs auto_scale_lr=dict(base_batch_size=...)',),
           argv=('--auto-scale-lr',)),
-    Wrong('process', 'a launcher that is unknown', {}, ("invalid choice: 'torchrun'",), argv=('--launcher', 'torchrun')),
+    Wrong('process', 'a launcher that is unknown', {}, ("invalid choice: 'torchrun'",),
+          argv=('--launcher', 'torchrun')),
     Wrong('process', 'a launcher without its environment', {}, ('RANK, WORLD_SIZE', 'tools/dist_train.sh'),
           argv=('--launcher', 'pytorch')),
     Wrong('process', 'resumed from a file that is not there', {}, ('does not exist', 'takes the latest'),
