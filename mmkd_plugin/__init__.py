@@ -8,8 +8,10 @@ import sys
 
 from .version import __version__
 
-# `python -m mmkd_plugin.doctor` explains environments in which the imports below fail
-if 'mmkd_plugin.doctor' not in getattr(sys, 'orig_argv', ()):
+_given = getattr(sys, 'orig_argv', [])
+# `python -m mmkd_plugin.doctor` explains environments in which the imports below fail; the command `mmkd` starts other
+# processes, which import what they need
+if 'mmkd_plugin.doctor' not in _given and not ''.join(_given[1:2]).endswith('/bin/mmkd'):
     from . import datasets, files, hooks, kcd, losses, metrics, models, optim, sharded
     from .distillation.student import Distilled, distill
     from .files.checkpoint import allow_mmengine_globals

@@ -70,4 +70,4 @@ def test_another_file_is_refused(tmp_path):
 
 def test_a_method_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="'no_such' is no method"):
-        cards.figures(read(), cards.Results({}), ['no_such'])
+        cards.figures(read(), {}, ['no_such'])

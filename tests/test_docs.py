@@ -133,6 +133,8 @@ def test_every_page_is_in_the_contents():
             'unrecognized arguments: --no-such',
         ),
         ('make no-such', 'make knows no no-such'),
+        ('mmkd no-such', 'mmkd knows no no-such'),
+        ('mmkd train configs/kd_resnet.py --no-such', 'unrecognized arguments: --no-such'),
         ('rm -rf /', "'rm' is no command that can be checked"),
     ],
 )

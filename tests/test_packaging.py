@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -14,8 +11,8 @@ import pytest
 
 import mmkd_plugin
 from mmkd_plugin.version import __version__
+from tests.building import ROOT, build, copy_checkout, unpacked
 
-ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = (ROOT / 'pyproject.toml').read_text()
 FAMILIES = {
     'onedl': {'onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmpretrain'},
@@ -34,23 +31,7 @@ def names(name):
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
-    """A copy of what git would hold, since building writes into the folder it builds from."""
-    copy = tmp_path_factory.mktemp('checkout') / 'mmkd_plugin'
-    ignore = shutil.ignore_patterns(
-        '.*cache*', '.venv*', '.git', '.setup_env', '*.egg-info', 'work_dirs', '__pycache__', 'build'
-    )
-    shutil.copytree(ROOT, copy, symlinks=True, ignore=ignore)
-    for made in ('dist', 'mmkd_plugin/configs'):  # there are folders of recipes that are called dist, too
-        shutil.rmtree(copy / made, ignore_errors=True)
-    return copy
-
-
-def build(kind, source, into):
-    """Calls the build backend as pip does, without a network."""
-    code = f'import setuptools.build_meta as b, sys; print(b.build_{kind}(sys.argv[1]))'
-    done = subprocess.run([sys.executable, '-c', code, into], cwd=source, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return Path(into) / done.stdout.split()[-1]
+    return copy_checkout(tmp_path_factory.mktemp('checkout'))
 
 
 def content(wheel):
@@ -62,9 +43,16 @@ def expected():
     """Everything that an installed package needs, by its name in a wheel."""
     package = [path for path in (ROOT / 'mmkd_plugin').rglob('*.py') if not {'.mim', 'configs'} & {*path.parts[-9:]}]
     configs = [f'mmkd_plugin/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.*')]
+    tools = {path for path in (ROOT / 'tools').glob('*.*') if path.name not in of_a_checkout()}
+    configs += [f'mmkd_plugin/.mim/{path.relative_to(ROOT)}' for path in tools]
     data = [*(ROOT / 'mmkd_plugin' / 'checkpoints').rglob('*.*'), ROOT / 'mmkd_plugin' / 'py.typed']
     assert configs
     return {*configs, *expected_bridges(), *(str(path.relative_to(ROOT)) for path in [*package, *data])}
+
+
+def of_a_checkout():
+    """Tools that are about a checkout, and stay there."""
+    return set(re.findall(r'"\.mim/tools/(\w+\.py)"', PYPROJECT))
 
 
 def expected_bridges():
@@ -95,14 +83,24 @@ def test_every_requirements_file_is_read_and_nothing_is_written_twice():
     assert '==' not in PYPROJECT.split('[tool.ruff]')[0]
 
 
-def test_configs_are_linked_into_the_package():
-    link = ROOT / 'mmkd_plugin' / '.mim' / 'configs'
+@pytest.mark.parametrize('name', ['configs', 'tools'])
+def test_folders_are_linked_into_the_package(name):
+    link = ROOT / 'mmkd_plugin' / '.mim' / name
     assert link.is_symlink()
-    assert str(link.readlink()) == '../../configs'
+    assert str(link.readlink()) == f'../../{name}'
+
+
+def test_what_is_kept_out_of_a_wheel_is_there():
+    assert {'setup_env.py', 'bridges.py'} <= of_a_checkout() < {path.name for path in (ROOT / 'tools').glob('*.py')}
 
 
 def test_version_is_the_installed_one():
     assert version('mmkd_plugin') == __version__ == mmkd_plugin.__version__
+
+
+def test_the_changelog_begins_with_this_version():
+    released = re.findall(r'^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$', (ROOT / 'CHANGELOG.md').read_text(), re.M)
+    assert released[0] == __version__
 
 
 def test_installed_metadata_holds_the_extras():
@@ -126,15 +124,17 @@ def test_wheel_holds_everything_as_real_files(checkout, tmp_path):
     found = content(build('wheel', checkout, tmp_path))
     assert expected() <= found
     assert bridges(found) == expected_bridges()
+    assert not {f'mmkd_plugin/.mim/tools/{name}' for name in of_a_checkout()} & found
     assert {name.split('/')[0].split('-')[0] for name in found} == {'mmkd_plugin'}
+    with zipfile.ZipFile(tmp_path / f'mmkd_plugin-{__version__}-py3-none-any.whl') as archive:
+        scripts = archive.read(f'mmkd_plugin-{__version__}.dist-info/entry_points.txt').decode()
+    assert scripts.split() == ['[console_scripts]', 'mmkd', '=', 'mmkd_plugin.command:main']
     assert not (checkout / 'mmkd_plugin' / 'configs').exists()
 
 
 def test_wheel_from_an_sdist_is_the_same(checkout, tmp_path):
     direct = content(build('wheel', checkout, tmp_path))
-    sdist = build('sdist', checkout, tmp_path)
-    shutil.unpack_archive(sdist, tmp_path)
-    source = tmp_path / sdist.name.removesuffix('.tar.gz')
+    source = unpacked(build('sdist', checkout, tmp_path), tmp_path)
     assert not (source / 'mmkd_plugin' / 'configs').exists()
     assert content(build('wheel', source, tmp_path)) == direct
 

@@ -74,7 +74,7 @@ def run(part: Part, limit: float) -> Result:
     """
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        config, out, err = (Path(folder, name) for name in ('config.py', 'out', 'err'))
+        config, out, err = (Path(folder, name) for name in (f'{part.name}.py', 'out', 'err'))
         config.write_text(part.config)
         command = [sys.executable, '-W', 'ignore', *(str(config) if a == '{config}' else a for a in part.command)]
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path()), 'PYTHONUNBUFFERED': '1'}

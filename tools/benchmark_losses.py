@@ -207,7 +207,10 @@ def step_ms(args: argparse.Namespace) -> float:
     """Of a distillation step of ResNet34→18, in milliseconds; 0 where no shares are wanted."""
     if args.step_ms is not None or args.quick:
         return args.step_ms or 0.0
-    given = argparse.Namespace(config=CONFIG, image_size=[224], batch_size=STEP_BATCH, device=args.device, amp=False)
+    given = argparse.Namespace(
+        config=CONFIG, image_size=[224], batch_size=STEP_BATCH, device=args.device, amp=False, precision=None,
+        compile=False, stream=False,
+    )  # fmt: skip
     step = make_steps(given, 'c')['c']
     step()
     return 1e3 * statistics.median(seconds(step, args.device) for _ in range(min(args.rounds, 5)))

@@ -90,10 +90,10 @@ def _answer(names: Sequence[str]) -> None:
             'threads of torch': str(torch.get_num_threads()),
         }
         if torch.cuda.is_available():
-            names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+            gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
             memory = torch.cuda.get_device_properties(0).total_memory / 2**30
             facts['GPU'] = (
-                f'{len(names)} × {names[0]}, {memory:.0f} GiB, compute capability {torch.cuda.get_device_capability()}'
+                f'{len(gpus)} × {gpus[0]}, {memory:.0f} GiB, compute capability {torch.cuda.get_device_capability()}'
             )
             facts['TF32 in convolutions'] = 'on' if torch.backends.cudnn.allow_tf32 else 'off'
             if torch.distributed.is_nccl_available():

@@ -24,7 +24,7 @@ WHAT = ('files', 'kills', 'step')
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', nargs='*', choices=[*WHAT, []], default=list(WHAT), help='default: all')
+    parser.add_argument('what', nargs='*', choices=[*WHAT, []], default=[], help='default: all')
     parser.add_argument('--folder', type=Path, help='where to put files; default: a temporary folder')
     parser.add_argument('--entries', type=int, default=10**6, help='records of `files` (default 1000000)')
     parser.add_argument('--kills', type=int, default=20, help='moments (default 20)')
@@ -228,7 +228,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for what in args.what:
+        for what in args.what or WHAT:
             {'files': files, 'kills': kills, 'step': step}[what](args, Path(folder))
 
 

@@ -3,7 +3,8 @@
 
     python tools/cards.py                         # do the cards say what the table and the results do?
     python tools/cards.py --write                 # make them
-    python tools/cards.py --results values.json   # take over what tools/compare.py left, and make them
+    python tools/cards.py --results values.json   # take over what tools/compare.py left on digits, and make them
+    python tools/cards.py --results values.json --on digit_scenes
 
 A card has a block `<!-- figures: METHOD ... -->` up to `<!-- end figures -->`, with the methods' names in recipes.toml;
 docs/methods/README.md has a table of our results in `<!-- results -->` up to `<!-- end results -->`.
@@ -26,7 +27,9 @@ sys.path.insert(0, str(ROOT))
 from tools.recipes import Recipe, Table, read  # noqa: E402
 
 CARDS = ROOT / 'docs' / 'methods'
-RESULTS = ROOT / 'docs' / 'results' / 'digits.json'
+RESULTS = ROOT / 'docs' / 'results'
+# names of the files in there: the data, for digit_scenes with the pair of detectors
+ON = ('digits', 'digit_scenes', 'digit_scenes_dense')
 BLOCK = re.compile(r'(<!-- figures: ([\w ]+) -->\n).*?(<!-- end figures -->)', re.DOTALL)
 INDEX = re.compile(r'(<!-- results -->\n).*?(<!-- end results -->)', re.DOTALL)
 
@@ -60,8 +63,13 @@ class Results:
         return f'{statistics.mean(values):.2f}{spread}', gained, verdict(gain, error)
 
 
-def figures(table: Table, results: Results, methods: Sequence[str]) -> str:
+def figures(table: Table, results: dict[str, Results], methods: Sequence[str]) -> str:
     """What a card says in figures.
+
+    Args:
+        table: The recipes.
+        results: Ours, by what they were run on.
+        methods: As `recipes.toml` names them.
 
     Raises:
         ValueError: If a method is not in the table.
@@ -79,7 +87,7 @@ def figures(table: Table, results: Results, methods: Sequence[str]) -> str:
             here = [recipe for recipe in recipes if recipe.setting == setting]
             published += _published(table, [recipe for recipe in here if recipe.published is not None])
             configs += _configs(table, here)
-        ours += [text for recipe in recipes if (text := _ours(results, recipe))]
+        ours += [text for on in results for recipe in recipes if (text := _ours(on, results[on], recipe))]
     metric = 'box AP' if scopes == {'mmdet'} else 'top-1'
     lines = [
         f'**Published** ({metric} in %), not ours:', '',
@@ -109,12 +117,13 @@ def _configs(table: Table, recipes: list[Recipe]) -> list[str]:
     return [f'- {recipes[0].title} on {title}: {", ".join(links)}'] if links else []
 
 
-def _ours(results: Results, recipe: Recipe) -> str:
+def _ours(on: str, results: Results, recipe: Recipe) -> str:
     config = f'configs/{recipe.path}'
     if not results.values(config):
         return ''
     value, gain, verdict = results.told(config)
-    return f'- {recipe.title} on digits, {len(results.values(config))} seeds: {value}, {gain} ({verdict})'
+    data = on.replace('_dense', ' (dense)')
+    return f'- {recipe.title} on {data}, {len(results.values(config))} seeds: {value}, {gain} ({verdict})'
 
 
 def index(table: Table, results: Results, cards: dict[str, str]) -> str:
@@ -165,7 +174,8 @@ def write_all(write: bool) -> list[str]:
     from mmkd_plugin.files.atomic import write_text
 
     table = read()
-    results = Results(json.loads(RESULTS.read_text()) if RESULTS.is_file() else {})
+    files = {on: RESULTS / f'{on}.json' for on in ON}
+    results = {on: Results(json.loads(file.read_text())) for on, file in files.items() if file.is_file()}
     texts = {card: card.read_text() for card in sorted(CARDS.glob('*.md'))}
     owners = {
         method: card.name
@@ -176,8 +186,8 @@ def write_all(write: bool) -> list[str]:
     stale = []
     for card, text in texts.items():
         new = BLOCK.sub(lambda m: f'{m[1]}\n{figures(table, results, m[2].split())}\n\n{m[3]}', text)
-        if results.runs:
-            new = INDEX.sub(lambda m: f'{m[1]}\n{index(table, results, owners)}\n\n{m[2]}', new)
+        if 'digits' in results:
+            new = INDEX.sub(lambda m: f'{m[1]}\n{index(table, results["digits"], owners)}\n\n{m[2]}', new)
         if new != text:
             stale.append(str(card.relative_to(ROOT)))
             if write:
@@ -189,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare, or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--write', action='store_true', help='make the cards')
-    parser.add_argument('--results', type=Path, metavar='FILE', help='values.json of a comparison on digits')
+    parser.add_argument('--results', type=Path, metavar='FILE', help='values.json of a comparison')
+    parser.add_argument('--on', choices=ON, default='digits', help='what it ran on (default: %(default)s)')
     args = parser.parse_args(argv)
     if args.results:
         try:
@@ -198,8 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SystemExit(f'cards: {error}') from error
         from mmkd_plugin.files.atomic import write_text
 
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_text(RESULTS, json.dumps(data, indent=1) + '\n')
+        RESULTS.mkdir(exist_ok=True)
+        write_text(RESULTS / f'{args.on}.json', json.dumps(data, indent=1) + '\n')
     stale = write_all(write=args.write or args.results is not None)
     if stale and not (args.write or args.results):
         print(f'{", ".join(stale)}: stale, run python tools/cards.py --write', file=sys.stderr)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import compare
+from arguments import config_file
 from mmengine.config import DictAction
 
 
@@ -37,9 +38,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.threads < 1:
         parser.error(f'--threads {args.threads} given, expected at least 1')
-    for path in args.configs:
-        if not Path(path).is_file():
-            parser.error(f"config '{path}' does not exist (looked at {Path(path).absolute()})")
+    try:
+        args.configs = [config_file(given) for given in args.configs]
+    except FileNotFoundError as error:
+        parser.error(str(error))
     if wrong := [given for given in args.cfg_options if '=' not in given]:
         parser.error(f'--cfg-options {wrong[0]} given, expected KEY=VALUE')
     return args

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from arguments import config_file
 from mmengine.config import DictAction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,12 +54,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f'--{name} {getattr(args, name)} given, expected at least 1')
     if args.plain not in args.configs:
         args.configs.insert(0, args.plain)
-    for path in args.configs:
-        if not Path(path).is_file():
-            parser.error(f"config '{path}' does not exist (looked at {Path(path).absolute()})")
     for option, form in (('name', 'CONFIG=NAME'), ('cfg_options', 'KEY=VALUE')):
         if wrong := [given for given in getattr(args, option) if '=' not in given]:
             parser.error(f'--{option.replace("_", "-")} {wrong[0]} given, expected {form}')
+    try:
+        files = {given: config_file(given) for given in args.configs}
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    args.configs, args.plain = [files[given] for given in args.configs], files[args.plain]
+    named = (given.split('=', 1) for given in args.name)
+    args.name = {files.get(config, config): name for config, name in named}
     return args
 
 
@@ -74,10 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = argparse.Namespace()
     DictAction(['--cfg-options'], 'values')(argparse.ArgumentParser(), options, args.cfg_options)
-    names = dict(given.split('=', 1) for given in args.name)
     screen = Screen()
     try:
-        entries = read_entries(args.configs, names, options.values)
+        entries = read_entries(args.configs, args.name, options.values)
         runs = plan_runs(entries, args.seeds, args.work_dir)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'{Path(sys.argv[0]).name}: {error}') from error

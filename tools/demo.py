@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument('--cfg-options', nargs='+', default=[], help='passed on to tools/train.py')
     args = parser.parse_args()
     configs = {name: str(CONFIGS / path) for name, path in DEMOS[args.data].items()}
-    work_dir = args.work_dir or compare.ROOT / 'work_dirs' / ('demo' if args.data == 'digits' else f'demo_{args.data}')
+    work_dir = args.work_dir or Path('work_dirs') / ('demo' if args.data == 'digits' else f'demo_{args.data}')
     return compare.main([
         *configs.values(), '--plain', configs[PLAIN], '--name', *(f'{path}={name}' for name, path in configs.items()),
         '--seeds', str(args.seeds), '--work-dir', str(work_dir),

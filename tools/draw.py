@@ -53,7 +53,7 @@ def main() -> None:
         config, _ = read_config(args.config)
         config.merge_from_dict(args.cfg_options or {})
         init_default_scope(config.get('default_scope', 'mmengine'))
-        work_dir = config.get('work_dir') or Path('work_dirs') / Path(args.config).stem
+        work_dir = config.get('work_dir') or Path('work_dirs') / Path(args.config.rpartition('::')[2]).stem
         out_dir = Path(args.out_dir or Path(work_dir) / 'pictures')
         gallery = Gallery(
             config, args.checkpoint, out_dir, args.plain, args.tap, args.score_thr, args.channels, args.shared_scale,

@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from arguments import config_file
 from mmengine.config import DictAction
 
 
@@ -26,8 +26,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='as in train.py, such as train_dataloader.batch_size=256',
     )  # fmt: skip
     args = parser.parse_args(argv)
-    if not Path(args.config).is_file():
-        parser.error(f"config '{args.config}' does not exist (looked at {Path(args.config).absolute()})")
+    try:
+        args.config = config_file(args.config)
+    except FileNotFoundError as error:
+        parser.error(str(error))
     if args.jobs < 1:
         parser.error(f'--jobs {args.jobs} given, expected at least 1')
     part = (args.part or '0/1').split('/')

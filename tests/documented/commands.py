@@ -14,6 +14,7 @@ from unittest import mock
 
 from mmengine.config import Config
 
+from mmkd_plugin.command import DOCTOR, find_tools
 from tests.documented.blocks import ROOT
 
 #: Nothing of ours, and harmless.
@@ -48,6 +49,8 @@ def check_command(words: list[str]) -> None:
         _check_python(arguments)
     elif program == 'make':
         _check_make(arguments)
+    elif program == 'mmkd':
+        _check_mmkd(arguments)
     elif program.endswith('.sh'):
         if not (ROOT / program).is_file():
             raise ValueError(f'{program} is not there')
@@ -69,6 +72,14 @@ def _check_python(arguments: list[str]) -> None:
         _check_arguments(arguments[0], arguments[1:])
     elif arguments[0] != '-c':
         raise ValueError(f'python {arguments[0]} is no tool of this checkout')
+
+
+def _check_mmkd(arguments: list[str]) -> None:
+    tool = find_tools().get(arguments[0].replace('-', '_'))
+    if tool is not None and tool.suffix == '.py':
+        _check_arguments(f'tools/{tool.name}', arguments[1:])
+    elif tool is None and arguments[0] not in (DOCTOR, '--help', '--version'):
+        raise ValueError(f'mmkd knows no {arguments[0]}')
 
 
 def _without_numbers(arguments: list[str]) -> list[str]:

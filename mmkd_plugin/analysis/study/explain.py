@@ -75,7 +75,8 @@ def explain(args: argparse.Namespace, occupy: Callable[[Path], AbstractContextMa
     samples = read_samples(config, model, args.images, args.masks, cells, args.skip_empty)
     for network, runs in networks:
         _check_taps(network, runs[0].role, places, inputs_of(network, samples[0].batch))
-    work_dir = args.work_dir or Path(config.get('work_dir') or Path('work_dirs') / Path(args.config).stem) / 'explain'
+    name = Path(args.config.rpartition('::')[2]).stem
+    work_dir = args.work_dir or Path(config.get('work_dir') or Path('work_dirs') / name) / 'explain'
     out_dir = args.out_dir or work_dir
     about = Config({'model': model_of(config, args.config)}).to_dict()
     study = Study(work_dir, setting, samples, about, args.batch, args.rows, screen)
