@@ -32,7 +32,11 @@ def run(wrong: Wrong, folder: Path) -> dict[str, Any]:
         done = attempt(filled(wrong.config), folder / 'run', *map(filled, wrong.argv), changed=changed)
     finally:
         release()
-    said = (done.said + done.log if done.kind == 'SystemExit' else done.said).replace(str(folder), '…').replace(f'{ROOT}/', '')
+    said = (
+        (done.said + done.log if done.kind == 'SystemExit' else done.said)
+        .replace(str(folder), '…')
+        .replace(f'{ROOT}/', '')
+    )
     return {'verdict': judge(wrong, done, said), 'stage': done.stage, 'error': done.kind, 'said': shortened(said)}
 
 
