@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 
 from .distillation.student import Distilled
 from .files.addresses import local_path
+from .files.atomic import remove_unfinished
 from .files.file_kinds import not_by_torch
 from .hooks import DistillHook, PeerEvalHook, TeacherEvalHook
 from .optim import amp_type
@@ -91,6 +92,7 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
         ) from None
     except OSError:  # a file system without locks
         return file
+    remove_unfinished(path.parent)
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}\n')
     file.flush()

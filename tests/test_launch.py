@@ -146,6 +146,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         launch.occupy(tmp_path / 'file')
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    kept = {'.epoch_1.pth', '.notes.txt', 'epoch_1.pth', '.x.pth.backup-of-mine', '.running'}
+    for name in (*kept, '.epoch_2.pth.a1_b2c3d', '.kcd.csv.abcdefgh'):
+        (tmp_path / name).touch()
+    with launch.occupy(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 OCCUPY = """
 import sys
 import time
