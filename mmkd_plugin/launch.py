@@ -21,6 +21,9 @@ from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 
 from .distillation.student import Distilled
+from .files.addresses import local_path
+from .files.atomic import remove_unfinished
+from .files.file_kinds import not_by_torch
 from .hooks import DistillHook, PeerEvalHook, TeacherEvalHook
 from .optim import amp_type
 from .teachers import Peer, plain_student
@@ -30,7 +33,10 @@ _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 def _read_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    config = Config.fromfile(args.config)
+    try:
+        config = Config.fromfile(args.config)
+    except SyntaxError as error:  # mmengine reads it without its name
+        raise SystemExit(f"config '{args.config}', or one that it inherits, is no Python: {error}") from error
     config.launcher = args.launcher
     if args.cfg_options:
         config.merge_from_dict(args.cfg_options)
@@ -63,14 +69,19 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
     """Lock a work folder until the block ends or this process dies; processes of rank 0 do.
 
     Raises:
-        SystemExit: If another run is using it.
+        SystemExit: If another run is using it, or it cannot be written to.
     """
     ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
     if next((os.environ[name] for name in ranks if os.environ.get(name)), '0') != '0':
         return nullcontext()
     path = Path(work_dir) / '.running'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open('a+')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open('a+')
+    except OSError as error:
+        raise SystemExit(
+            f"--work-dir: nothing can be written into '{work_dir}' ({error.strerror}): give another folder"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # by process, so that data workers do not keep it
     except BlockingIOError:
@@ -81,6 +92,7 @@ def occupy(work_dir: str | Path) -> AbstractContextManager[Any]:
         ) from None
     except OSError:  # a file system without locks
         return file
+    remove_unfinished(path.parent)
     file.truncate(0)
     file.write(f'process {os.getpid()} on {platform.node()}\n')
     file.flush()
@@ -126,6 +138,8 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
     # torch's own switch: nothing that is loaded may bring pickled code, unless the user says so
     if 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD' not in os.environ:
         os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    if config.launcher == 'pytorch':
+        _check_environment()
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call torch.cuda.set_device and pass device_ids
         torch.distributed.init_process_group('gloo')
@@ -137,6 +151,28 @@ def _run(config: Config, what: Literal['train', 'test']) -> None:
     occupied = occupy(config.work_dir) if what == 'train' else nullcontext()
     with occupied:
         _run_in_folder(config, what)
+
+
+def _check_environment() -> None:
+    """Raises SystemExit where nobody started several processes."""
+    if missing := [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]:
+        raise SystemExit(
+            f'--launcher pytorch given, and {", ".join(missing)} are not in the environment, where torchrun puts them: '
+            'start it by tools/dist_train.sh CONFIG GPUS, or drop --launcher'
+        )
+
+
+def _check_resumable(checkpoint: str) -> None:
+    """Raises SystemExit, if a local file is not there or was not written by torch.save."""
+    try:
+        path = local_path(checkpoint)
+        problem = path and not_by_torch(path)
+    except FileNotFoundError:
+        problem = 'does not exist. Give one that is there, or none, which takes the latest in the work folder'
+    except ValueError as error:
+        raise SystemExit(f'--resume: {error}') from error
+    if problem:
+        raise SystemExit(f"--resume: checkpoint '{checkpoint}' {problem}")
 
 
 def _run_in_folder(config: Config, what: str) -> None:
@@ -200,6 +236,8 @@ def run_train(args: argparse.Namespace) -> None:
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
+        if args.resume != 'auto':
+            _check_resumable(args.resume)
         config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     _add_hooks(config)
     _run(config, 'train')

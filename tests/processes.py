@@ -120,9 +120,9 @@ class ForkedCommand:
         self._process.kill()
 
 
-def forked(script: Any, *args: Any, check: bool = True, cwd: Path = ROOT, **env: str) -> Forked:
+def forked(script: Any, *args: Any, check: bool = True, cwd: Path = ROOT, timeout: float = 300, **env: str) -> Forked:
     """Run a python script in a fork, as ``helpers.command`` does in a python of its own."""
-    done = Forked(script, *args, cwd=cwd, **env).wait()
+    done = Forked(script, *args, cwd=cwd, **env).wait(timeout)
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done
 

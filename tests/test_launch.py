@@ -40,7 +40,7 @@ def test_usual_arguments(configs):
     config = train(configs, '--work-dir', 'x', '--resume', '--cfg-options', 'train_cfg.max_epochs=2', 'a.b=[1,2]')
     assert (config.work_dir, config.resume, config.load_from) == ('x', True, None)
     assert (config.train_cfg.max_epochs, config.a.b) == (2, [1, 2])
-    assert train(configs, '--resume', 'c.pth').load_from == 'c.pth'
+    assert train(configs, '--resume', 'http://a/c.pth').load_from == 'http://a/c.pth'
 
 
 def test_resuming_when_the_pointer_was_lost(configs, tmp_path):
@@ -113,6 +113,45 @@ def test_distilled_runs_get_their_hook(configs):
     assert hooks('--cfg-options', 'custom_hooks.1.type=DistillHook') == ['EpochSeedHook', 'DistillHook']
     launch.run_train(parse('train.py', config_path('digits/resnet_student.py')))
     assert 'DistillHook' not in str(configs.pop()[1].get('custom_hooks'))
+
+
+def test_a_file_to_resume_from_is_looked_at(configs, tmp_path):
+    (tmp_path / 'cut.pth').write_bytes(b'PK\x03\x04 truncated')
+    for path, said in (
+        ('cut.pth', 'is incomplete'),
+        ('none.pth', 'does not exist.*takes the latest'),
+        ('', 'a folder'),
+    ):
+        with pytest.raises(SystemExit, match=f'--resume: .*{said}'):
+            train(configs, '--resume', str(tmp_path / path))
+
+
+def test_a_slip_of_syntax_names_the_config(tmp_path):
+    (tmp_path / 'slip.py').write_text('model = dict(type=\n')
+    with pytest.raises(SystemExit, match=r"slip\.py', or one that it inherits, is no Python: .*never closed"):
+        launch.run_train(parse('train.py', tmp_path / 'slip.py'))
+
+
+def test_a_launcher_needs_its_environment(monkeypatch, tmp_path):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(SystemExit, match=r'given, and WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not .*dist_train\.sh'):
+        launch.run_train(parse('train.py', CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match=r'nothing can be written into .*file.*give another folder'):
+        launch.occupy(tmp_path / 'file')
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    kept = {'.epoch_1.pth', '.notes.txt', 'epoch_1.pth', '.x.pth.backup-of-mine', '.running'}
+    for name in (*kept, '.epoch_2.pth.a1_b2c3d', '.kcd.csv.abcdefgh'):
+        (tmp_path / name).touch()
+    with launch.occupy(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 OCCUPY = """

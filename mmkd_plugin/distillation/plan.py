@@ -162,6 +162,18 @@ class Planner:
             self._check(progress)
         return progress
 
+    def check_run(self) -> None:
+        """Before training: see that what is configured ever counts, if only epochs are counted.
+
+        How many iterations a run has, some hooks tell only later, and the first step looks.
+
+        Raises:
+            ValueError: If something never counts, or at some time nothing would train.
+        """
+        known = MessageHub.get_current_instance().runtime_info.get('epoch') is not None
+        if known and all(schedule.by_epoch or schedule.constant for _, schedule in self.schedules):
+            self._progress()
+
     def _check(self, progress: Progress) -> None:
         """Once, before the first step: whether what is configured ever counts."""
         off = [term.name for term in self._terms if not term.counts]

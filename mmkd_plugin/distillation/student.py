@@ -190,5 +190,15 @@ def Distilled(  # noqa: N802 (it stands where a config names a class)
     for key in student_arguments:
         if near := difflib.get_close_matches(key, DISTILLED_KEYS, n=1, cutoff=0.8):
             raise ValueError(f"model has the unknown key '{key}': is '{near[0]}' meant?")
+    if isinstance(student, str):
+        with MODELS.switch_scope_and_registry(None) as registry:
+            if registry.get(student) is None:
+                near = difflib.get_close_matches(student, registry.module_dict, n=2)
+                raise ValueError(
+                    f'student={student!r} given, which is not registered'
+                    + (f' (did you mean {" or ".join(near)}?)' if near else '')
+                    + f' in the scope {registry.scope!r}: expected what the `type` of the plain model was; check '
+                    'default_scope and custom_imports'
+                )
     model = MODELS.build({'type': student, **student_arguments})
     return distill(model, losses or {}, teacher, teachers, task_loss, input_shape, start)

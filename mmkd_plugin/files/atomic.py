@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left in a folder (not below): temporary files of :func:`write_bytes`.
+
+    Args:
+        folder: One that nobody else is writing into.
+    """
+    for path in folder.glob('.*'):
+        if re.fullmatch(r'\..+\.(pth|csv|json|txt)\.[a-z0-9_]{8}', path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

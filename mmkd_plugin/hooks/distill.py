@@ -58,9 +58,10 @@ class DistillHook(Hook):
         self._stores = StoreWatch(runner, _student(runner))
 
     def before_train(self, runner: Any) -> None:
-        """Tell what kind of run this is, and see that the stages of routes fit into it."""
+        """Tell what kind of run this is, and see that schedules and the stages of routes fit into it."""
         if (distillation := distillation_of(runner)) is not None:
             distillation.planner.iteration_based = isinstance(runner.train_loop, IterBasedTrainLoop)
+            distillation.planner.check_run()
             check_routes(runner, distillation)
 
     def before_train_epoch(self, runner: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files.atomic import write_text
+from ..files.atomic import remove_unfinished, write_text
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -26,7 +26,8 @@ class Report:
         self.folder = Path(runner.work_dir) / 'kcd'
 
     def forget(self, rounds: int) -> None:
-        """Remove tables of later rounds, which another run left."""
+        """Remove tables of later rounds, which another run left, and what a killed writer did."""
+        remove_unfinished(self.folder)
         for path in self.folder.glob('round_*.csv'):
             if int(path.stem.split('_')[1]) > rounds:
                 path.unlink()

@@ -100,9 +100,20 @@ class Header:
             if content['format'] != FORMAT:
                 raise ValueError(f"the store '{path}' has format {content['format']}, expected {FORMAT}")
             forms = {tap: form_of(form) for tap, form in content['taps'].items()}
-            return cls(content['identity'], content['entries'], tuple(content['images']), forms, content['about'])
+            header = cls(content['identity'], content['entries'], tuple(content['images']), forms, content['about'])
+            header._check_itself()
+            return header
         except (KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f'{damaged} ({error!r:.100}): delete the store, and it is filled anew') from error
+
+    def _check_itself(self) -> None:
+        """Raises TypeError or KeyError if it is not what :meth:`to_text` writes: a digest proves no good will."""
+        numbers = (self.entries, *self.images)
+        if not all(type(number) is int and number >= 0 for number in numbers) or not isinstance(self.about, dict):
+            raise TypeError('entries, images or about')
+        data = self.identity.get('data', {})
+        if data.get('entries', self.entries) != self.entries:  # by which files are made as long as they will be
+            raise KeyError('entries')
 
     @classmethod
     def of(cls, path: Path) -> 'Header | None':

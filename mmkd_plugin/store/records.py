@@ -99,8 +99,10 @@ class Records:
             What the store will take, in words.
 
         Raises:
-            OSError: If it has not.
+            OSError: If it has not, or if files are links: somebody else's store must not lead out of its folder.
         """
+        if links := [file for view in range(views) for file in self.files(view) if file.is_symlink()]:
+            raise OSError(f"'{links[0]}' is a link to another file, which would be written into: delete it")
         each, entries = self.bytes_per_record, self.header.entries
         total = each * entries * views
         there = sum(each * int(self.written(view).sum()) for view in range(views))
@@ -132,7 +134,7 @@ class Records:
 
     def _begin(self, view: int, which: int) -> int:
         """A handle to write with; the file is made as long as it will be."""
-        handle = os.open(self.files(view)[which], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(self.files(view)[which], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         if os.fstat(handle).st_size < (length := self._lengths[which]):
             os.truncate(handle, length)  # by whoever comes, to the same length
         self._handles[view, which] = handle

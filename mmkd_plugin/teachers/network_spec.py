@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -87,6 +88,13 @@ class TeacherSpec:
         if self.checkpoint is not None:
             checkpoint = read_checkpoint(self.checkpoint, self.trust_pickle)
             self.classes = _classes_of(checkpoint)
+            if self.state_key is None and 'state_dict' in checkpoint and 'ema_state_dict' in checkpoint:
+                print_log(
+                    f'the checkpoint of {self.name} has weights under state_dict, which are read, and under '
+                    "ema_state_dict: mmengine's EMAHook writes the averaged ones into state_dict, others may do it the "
+                    "other way round (state_key='ema_state_dict')",
+                    'current',
+                )
             state = state_dict_of(checkpoint, self.checkpoint, self.state_key)
             load_exactly(
                 self.model, state, self.checkpoint, self.allow_missing, self.allow_unexpected, self.revise_keys

@@ -229,6 +229,7 @@ class TestMistakes:
         [
             ({'losses': None, 'loses': KD}, r"has no losses \(is 'loses' meant\?\)\. Expected dict\(type='Distilled'"),
             ({'student': None}, 'has no student. Expected dict'),
+            ({'student': 'ImageClasifier'}, r"student='ImageClasifier' given, which is not .*mean ImageClassifier"),
             ({'student': None, 'studnt': 'ImageClassifier'}, r"has no student \(is 'studnt' meant\?\)"),
             ({'student': {'type': 'ImageClassifier'}}, r'student=\{.*expected what the `type` of the plain model was'),
             ({'task_los': {'loss_weight': 0.1}}, "unknown key 'task_los': is 'task_loss' meant"),

@@ -54,6 +54,17 @@ def test_iteration_based_runs(tmp_path):
     assert [index for batch in SEEN for index in batch] == list(range(80))
 
 
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_schedules_are_checked_before_the_teacher_is_evaluated(tmp_path, by_epoch):
+    """Those of iterations wait for the first step: hooks may change their number."""
+    cfg = digits_cfg(tmp_path, 1, log_level='INFO')
+    cfg.model.losses.loss_dkd.schedule = {'begin': 9, 'by_epoch': by_epoch}
+    cfg.custom_hooks = [{'type': 'TeacherEvalHook'}]
+    with pytest.raises(ValueError, match=r'begins at .* 9'):
+        runner_of(cfg).train()
+    assert ('Before training' in next(tmp_path.glob('*/*.log')).read_text()) is not by_epoch
+
+
 def test_with_kcd(tmp_path):
     cfg = config(tmp_path, epochs=2)
     cfg.custom_hooks.append({'type': 'KCDHook', 'interval': 1, 'final_ratio': 0.5, 'logits': 'head.fc'})

@@ -60,6 +60,18 @@ def test_another_format_is_said(tmp_path, monkeypatch):
         Header.from_text(text, tmp_path)
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'entries': -1}, {'entries': '5'}, {'entries': True}, {'images': (1, 2.5)}, {'about': []},
+        {'identity': {**IDENTITY, 'data': {'entries': 6}}}, {'identity': []},
+    ],
+)  # fmt: skip
+def test_a_right_digest_proves_no_good_will(tmp_path, changes):
+    with pytest.raises(ValueError, match='is damaged'):
+        Header.from_text(make(**changes).to_text(), tmp_path)
+
+
 def test_the_first_one_stays(tmp_path):
     first = make().publish(tmp_path / 'store')
     second = make(entries=6).publish(tmp_path / 'store')

@@ -130,6 +130,20 @@ def test_the_room_is_looked_at_before(tmp_path, monkeypatch):
         records.check_room(4)
 
 
+def test_a_link_is_not_written_through(tmp_path):
+    """As in a store that somebody else made."""
+    precious = tmp_path / 'precious'
+    precious.write_bytes(b'precious')
+    records = make(tmp_path)
+    records.files(1)[0].symlink_to(precious)
+    records.check_room(1)
+    with pytest.raises(OSError, match=r"view_0001\.bin' is a link to another file"):
+        records.check_room(2)
+    with pytest.raises(RuntimeError, match='cannot be written to'):
+        records.write(1, np.arange(2), content(records, 1, [0, 1]))
+    assert precious.read_bytes() == b'precious'
+
+
 @pytest.mark.parametrize(('count', 'text'), [(999, '999 B'), (1000, '1.0 kB'), (2.57e10, '25.7 GB'), (3e12, '3.0 TB')])
 def test_sizes_in_words(count, text):
     assert size(count) == text

@@ -28,6 +28,16 @@ def test_model_dict_with_checkpoint(tmp_path, teacher):
     assert torch.equal(spec.model.head.fc.weight, teacher.head.fc.weight)
 
 
+@pytest.mark.parametrize('state_key', [None, 'ema_state_dict'])
+def test_averaged_weights_beside_the_others_are_told(tmp_path, teacher, monkeypatch, state_key):
+    told: list[str] = []
+    monkeypatch.setattr('mmkd_plugin.teachers.network_spec.print_log', lambda text, *_: told.append(text))
+    path = tmp_path / 't.pth'
+    torch.save({'state_dict': teacher.state_dict(), 'ema_state_dict': teacher.state_dict()}, path)
+    build_teacher({'model': student_cfg(), 'checkpoint': str(path), 'state_key': state_key}).load_weights()
+    assert ["state_key='ema_state_dict'" in text for text in told] == ([] if state_key else [True])
+
+
 @pytest.mark.openmmlab
 def test_zoo_name_takes_the_published_weights():
     spec = build_teacher('mmpretrain::resnet/resnet18_8xb32_in1k.py')
