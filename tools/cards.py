@@ -122,8 +122,8 @@ def _ours(on: str, results: Results, recipe: Recipe) -> str:
     if not results.values(config):
         return ''
     value, gain, verdict = results.told(config)
-    data = on.replace('_dense', ' (dense)')
-    return f'- {recipe.title} on {data}, {len(results.values(config))} seeds: {value}, {gain} ({verdict})'
+    data, metric = on.replace('_dense', ' (GFL)'), 'mAP ' if on.startswith('digit_scenes') else ''
+    return f'- {recipe.title} on {data}, {len(results.values(config))} seeds: {metric}{value}, {gain} ({verdict})'
 
 
 def index(table: Table, results: Results, cards: dict[str, str]) -> str:
