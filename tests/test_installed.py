@@ -25,6 +25,7 @@ with read_base():
 
 model.update(losses=dict(loss_dkd=dict(type='DKDLoss', on='head.fc', beta=4.0)))
 """
+# a checkout may hold the environment whose packages are used: only its own rooms count
 INHERIT = """
 import sys
 from mmengine.config import Config
@@ -33,7 +34,8 @@ for name in ('text.py', 'read_base.py'):
     print(config.model.type, config.model.losses.loss_dkd.beta, config.train_cfg.max_epochs)
 import mmkd_plugin
 files = [str(getattr(module, '__file__', '')) for module in sys.modules.values()]
-print(mmkd_plugin.__file__, [file for file in files if file.startswith(sys.argv[1])])
+checkout = tuple(f'{sys.argv[1]}/{room}/' for room in ('mmkd_plugin', 'tools', 'tests'))
+print(mmkd_plugin.__file__, [file for file in files if file.startswith(checkout)])
 """
 HELP = """
 import contextlib, io, runpy, sys
@@ -49,7 +51,8 @@ for name, path in find_tools().items():
         assert said.getvalue().startswith(f'usage: {path.name}'), (name, said.getvalue())
         names.append(name)
 files = [str(getattr(module, '__file__', '')) for module in sys.modules.values()]
-print(*names, [file for file in files if file.startswith(root)])
+checkout = tuple(f'{root}/{room}/' for room in ('mmkd_plugin', 'tools', 'tests'))
+print(*names, [file for file in files if file.startswith(checkout)])
 """
 
 
