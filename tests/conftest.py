@@ -5,6 +5,7 @@ import functools
 import gc
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,18 @@ def _mmpretrain_scope() -> Iterator[None]:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
     MessageHub.get_current_instance().runtime_info.clear()
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_left_alone() -> Iterator[None]:
+    """Each later fork inherits a handler, and a worker that SIGTERM does not end is waited for without end."""
+    watched = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE
+    before = [signal.getsignal(number) for number in watched]
+    yield
+    after = [signal.getsignal(number) for number in watched]
+    for number, handler in zip(watched, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before, 'this test leaves another handler of a signal behind'
 
 
 def student_cfg(**changes: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ chain. A run that was made with another config, other options or another seed is
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all links are finished, 1 if one failed, 130 if it was interrupted.
     """
     args = parse(argv)
-    from mmkd_plugin.experiments import Pool, Screen, forge, link_table
+    from mmkd_plugin.experiments import Pool, Screen, forge, interruptible, link_table
     from mmkd_plugin.launch import occupy
 
     given = argparse.Namespace()
@@ -64,11 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         links = forge(args.configs, args.seed, args.work_dir_root, given.values)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'{Path(sys.argv[0]).name}: {error}') from error
-    for end in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(end) == signal.SIG_DFL:
-            signal.signal(end, signal.default_int_handler)
     interrupted = False
-    with occupy(args.work_dir_root):
+    with occupy(args.work_dir_root), interruptible():
         try:
             for number, link in enumerate(links, start=1):
                 done = 'was finished before' if link.run.result else f'is in {link.run.folder}'

@@ -14,7 +14,6 @@ between 0 and 1 are shown in %. A run is one process; where several GPUs are vis
 import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if a run failed or there is no table, 130 if it was interrupted.
     """
     args = parse(argv)
-    from mmkd_plugin.experiments import Pool, Screen, plan_runs, read_entries
+    from mmkd_plugin.experiments import Pool, Screen, interruptible, plan_runs, read_entries
     from mmkd_plugin.launch import occupy
 
     options = argparse.Namespace()
@@ -100,11 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.jobs * args.threads > (cores := len(os.sched_getaffinity(0))) and left:
         screen.say(f'that is more than the {cores} cores here: runs will be in the way of each other')
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
     interrupted = False
-    with occupy(args.work_dir):
+    with occupy(args.work_dir), interruptible():
         try:
             counts = count({run.entry.name: run.entry.config for run in left}, screen)
             pool = Pool(ROOT / 'tools/train.py', args.cfg_options, args.jobs, args.threads, screen)

@@ -12,7 +12,6 @@ this process where there is no GPU; 5 seeds are 370 runs of about 10 s of one co
 
 import argparse
 import io
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)  # before anything is computed: forks of several threads hang
-    from mmkd_plugin.experiments import Fork, Pool, Run, Screen, parameters_of, plan_runs, read_entries
+    from mmkd_plugin.experiments import Fork, Pool, Run, Screen, interruptible, parameters_of, plan_runs, read_entries
     from mmkd_plugin.kcd.experiment import write_configs
     from mmkd_plugin.launch import occupy, run_train
 
@@ -74,11 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report(by_name, runs, args.work_dir))
         return 0
     screen.say(f'{len(runs)} runs, {sum(run.result is not None for run in runs)} of them finished before')
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
     interrupted = False
-    with occupy(args.work_dir):
+    with occupy(args.work_dir), interruptible():
         try:
             parameters_of(entry.config)  # imports all that the runs import
             start: Any = None if torch.cuda.is_available() else partial(Fork, train=lambda a: run_train(train.parse(a)))

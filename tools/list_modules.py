@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     parse()  # answers --help and slips at once: the imports below take seconds
 
 import torch
@@ -85,7 +86,6 @@ def image_size(config: Config) -> int | None:
 
 def main() -> None:
     """Build the models and print their tables."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     args = parse()
     try:
         config, _ = read_config(args.config)
@@ -116,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     main()

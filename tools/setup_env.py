@@ -398,7 +398,6 @@ def main() -> int:
         command = [args.python, __file__, '--stack', args.stack, '--torch', args.torch, '--env', args.env]
         command += ['--torchvision', args.torchvision] if args.torchvision else []
         os.execvp(args.python, command + (['--docs'] if args.docs else []))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended, too
     try:
         if not (3, 10) <= sys.version_info[:2] <= (3, 12):
             raise SetupError(f'This is Python {PY}; 3.10, 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11')
@@ -416,4 +415,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended, too
     sys.exit(main())

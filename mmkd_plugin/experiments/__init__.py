@@ -4,7 +4,7 @@ from .chain import Link, forge, link_table
 from .entries import Entry, parameters_of, read_entries
 from .fork import Fork
 from .picture import draw_gains
-from .pool import Pool
+from .pool import Pool, interruptible
 from .runs import Result, Run, plan_runs
 from .screen import Screen
 from .table import Comparison, Row, verdict
@@ -21,6 +21,7 @@ __all__ = [
     'Screen',
     'draw_gains',
     'forge',
+    'interruptible',
     'link_table',
     'parameters_of',
     'plan_runs',

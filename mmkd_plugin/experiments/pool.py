@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,23 @@ from .screen import Screen, duration
 _GRACE = 5.0  # seconds between asking a process to end and ending it
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGTERM and SIGHUP are KeyboardInterrupts, unless they are handled already; after it, what they were.
+
+    A handler that stays is inherited by every later fork, and a worker of a ``multiprocessing.Pool`` that it keeps from
+    ending is waited for without end.
+    """
+    ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in ends:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number in ends:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Ended(NamedTuple):
