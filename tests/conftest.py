@@ -61,7 +61,7 @@ def _mmpretrain_scope() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _signals_are_left_alone() -> Iterator[None]:
     """Each later fork inherits a handler, and a worker that SIGTERM does not end is waited for without end."""
-    watched = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE
+    watched = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
     before = [signal.getsignal(number) for number in watched]
     yield
     after = [signal.getsignal(number) for number in watched]
