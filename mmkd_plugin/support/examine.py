@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -189,8 +189,9 @@ def _stepped(config: Config, losses: Losses, batch: dict[str, Any]) -> list[str]
     """None if a step of the distilled detector teaches by all of these; else the verdict."""
     model = copy.deepcopy(config.model)
     kind = model.pop('type')
-    teacher = ConfigDict(model=copy.deepcopy(config.model), untrained=True)
     try:
+        teacher = MODELS.build(copy.deepcopy(config.model))
+        teacher.init_weights()  # some layers are made of whatever the memory holds
         distilled = Distilled(student=kind, teacher=teacher, losses=_named(losses), **model)
         distilled.init_weights()
         logged = _step(distilled, copy.deepcopy(batch))
