@@ -159,7 +159,6 @@ def _refuse_switches(hooks: Any) -> None:
         switched = any(recipe.get('train_pipeline') or recipe.get('batch_augments') for recipe in recipes)
         if switched or getattr(hook, 'switch_pipeline', None) is not None or hasattr(hook, 'skip_type_keys'):
             raise ValueError(
-                f'{type(hook).__name__} switches the pipeline in the course of training, so that a view would be two: '
-                'remove '
-                'it, or drop store'
+                f'{type(hook).__name__} switches the pipeline in the course of training, so that a view would be '
+                'two: remove it, or drop store'
             )

@@ -99,16 +99,14 @@ class Stored(Frozen):
             temperature = loss.top_k_temperature()
             if temperature is None:
                 raise ValueError(
-                    f"{who} reads more of '{tap}' of {self.name} than the softmax at one temperature, and its store "
-                    'has '
-                    f"keep={self.options.keep}, of which that would be wrong: say keep='all', or use KDLoss"
+                    f"{who} reads more of '{tap}' of {self.name} than the softmax at one temperature, and its "
+                    f"store has keep={self.options.keep}, of which that would be wrong: say keep='all', or use KDLoss"
                 )
             if self._temperatures.setdefault(tap, temperature) != temperature:
                 raise ValueError(
                     f"{who} reads '{tap}' of {self.name} at the temperature {temperature:g}, another loss at "
-                    f'{self._temperatures[tap]:g}, and its store has keep={self.options.keep}, which spreads the rest '
-                    'for '
-                    "one of them: say keep='all', or the same temperature"
+                    f'{self._temperatures[tap]:g}, and its store has keep={self.options.keep}, which spreads the '
+                    "rest for one of them: say keep='all', or the same temperature"
                 )
 
     def probe(self, batch: Batch, taps: Wanted) -> dict[Tap, Tensor]:
@@ -119,9 +117,8 @@ class Stored(Frozen):
         """
         if rois := [str(tap) for tap, rows in taps.items() if rows is not None or self.face.rows(tap) is not None]:
             raise ValueError(
-                f"'{rois[0]}' of {self.name} scores RoIs, which the student samples anew in each step: a store cannot "
-                'know '
-                'them. Drop store, or tap backbone, neck or a dense head'
+                f"'{rois[0]}' of {self.name} scores RoIs, which the student samples anew in each step: a store "
+                'cannot know them. Drop store, or tap backbone, neck or a dense head'
             )
         return super().probe(batch, taps)
 
@@ -132,9 +129,8 @@ class Stored(Frozen):
             ValueError: Always.
         """
         raise ValueError(
-            f'{self.name} has a store, and a pass that goes on with what the student computed is another one in each '
-            'step: '
-            'drop store'
+            f'{self.name} has a store, and a pass that goes on with what the student computed is another one in '
+            'each step: drop store'
         )
 
     def begin(self, batch: Batch, taps: Wanted) -> None:
@@ -200,9 +196,8 @@ class Stored(Frozen):
         header, images = self.records.header, batch.images
         if tuple(images.shape[1:]) != header.images:
             raise ValueError(
-                f'{self.name}: images of {tuple(images.shape[1:])} given, those of its store are {header.images}: one '
-                'size '
-                'for all is needed, because padding shows in what a network computes'
+                f'{self.name}: images of {tuple(images.shape[1:])} given, those of its store are {header.images}: '
+                'one size for all is needed, because padding shows in what a network computes'
             )
         view, indices = drawn(batch.data_samples, len(images), self.name)
         records, whole = self.records.read(view, indices)
