@@ -150,8 +150,7 @@ class Records:
             if found != self._lengths:
                 raise ValueError(
                     f"'{paths[0]}' and its checksums have {found} bytes, expected {self._lengths}: delete both, and "
-                    'they '
-                    'are filled anew'
+                    'they are filled anew'
                 )
             shape = (self.header.entries,)
             kinds = (self.layout, np.dtype('<u4'))
