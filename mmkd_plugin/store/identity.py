@@ -51,7 +51,7 @@ def identity_of_data(dataset: Any) -> dict[str, Any]:
         if not hasattr(owner, 'get_data_info'):
             raise ValueError(
                 f'store: {type(owner).__name__} does not tell which samples it has without loading them, so '
-                "that nobody could say whose knowledge is kept: expected mmengine's BaseDataset, or its wrappers of such"
+                "that nobody could say whose knowledge is kept: expected mmengine's BaseDataset, or wrappers of such"
             )
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     told = None if classes is None else [str(name) for name in classes]
