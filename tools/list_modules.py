@@ -116,5 +116,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     main()
